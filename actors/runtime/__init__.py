@@ -1,0 +1,1 @@
+"""What makes actors run: pure turns, the store, the node's shell, the supervisor."""

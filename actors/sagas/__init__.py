@@ -1,0 +1,1 @@
+"""The sagas as tables of rows."""

@@ -1,0 +1,1 @@
+"""What a message is and how it travels. Knows nothing of pages, sagas or actors."""

@@ -1,0 +1,1 @@
+"""Pages, slots, devices and guests of one host. Knows nothing of the bus, of sagas or of actors."""

@@ -1,0 +1,1 @@
+"""Whole worlds: scenario files and what plays them."""
