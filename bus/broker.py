@@ -29,6 +29,17 @@ from bus.envelope import Envelope
 MESSAGE_BYTES_MAX = 256 * 1024
 
 
+@attrs.define(kw_only=True)
+class Counters:
+    """What passed through one broker connection since it was made."""
+
+    published: int = 0
+    returned: int = 0
+    redelivered: int = 0
+    dead_lettered: int = 0
+    """put into the dead-letter queue by us; what the broker puts there by itself (rule 7) is not seen"""
+
+
 class Delivery(ABC):
     """A message that this node holds until it acks, requeues or rejects it (exactly one of the three, once)."""
 
@@ -63,6 +74,8 @@ Deliver = Callable[[Delivery], None]
 
 class Broker(ABC):
     """One node's connection to the bus."""
+
+    counters: Counters
 
     @abstractmethod
     async def open(self, node: str, deliver: Deliver) -> None:

@@ -23,3 +23,7 @@ class Unreadable(BusError):
 
 class TooLarge(Unreadable):
     """A message exceeds the limit of the bus (256 KiB); it should have been chunked."""
+
+
+class Unusable(BusError, ValueError):
+    """A URL, a node name or an address that the bus cannot use, or a broker that refuses us: the operator must change it."""
