@@ -34,7 +34,8 @@ class Memory(ABC):
 
     @abstractmethod
     def read(self, run: Run) -> memoryview:
-        """The bytes of a resident run (fenced, or of a halted guest)."""
+        """The bytes of a resident run (fenced, or of a halted guest). The view stays valid until the run is dropped or
+        released; views of several runs live side by side."""
 
     @abstractmethod
     def drop(self, runs: Sequence[Run]) -> None:
