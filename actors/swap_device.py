@@ -1,0 +1,60 @@
+"""The arbiter of one swap device: keeps its ledger and plays the row *grant*."""
+
+from collections.abc import Mapping
+
+import attrs
+
+from actors.domain.ledger import Right
+from actors.errors import Defect
+from actors.messages import Grant, Undo, swap_device
+from actors.runtime.actor import Actor, Turn
+from actors.runtime.saga import Floor, Progress
+from actors.sagas.device import DeviceFacts
+from actors.sagas.migration import MIGRATION
+from paging.slots import SlotSet
+
+
+@attrs.frozen(kw_only=True)
+class Numbered:
+    """The device's one counter of changes: the generation given last. Generation 1 is the home's first ownership."""
+
+    generation: int = 1
+
+
+class SwapDevice(Actor):
+    """One device. `home` is the host that its slots go back to."""
+
+    kinds = (Numbered, Right, DeviceFacts, Progress, Floor)
+    hears = (Grant, Undo)
+
+    def __init__(self, device: str, home: str, slot_count: int) -> None:
+        self.device, self.home, self.slot_count = device, home, slot_count
+        self.address = swap_device(device)
+
+    def decide(self, turn: Turn) -> None:
+        """React to one message."""
+        if turn.get(Numbered) is None:
+            turn.put(Numbered())
+            turn.put(Right(owner=self.home, slots=SlotSet.span(0, self.slot_count)), "1")
+        cast, body = turn.heard.cast, turn.heard.body
+        if cast is None:
+            raise Defect(f"{type(body).__name__} for device {self.device} belongs to no saga")
+        if self.device not in cast.devices:
+            raise Defect(f"device {self.device} does not play in saga {cast.saga}")
+        if not MIGRATION.current(turn, cast):
+            return
+        if isinstance(body, Undo):
+            MIGRATION.undo(self, turn, cast, body.reason, body.restored, opener_is_me=False)
+        else:
+            MIGRATION.play(self, turn, cast)
+
+    def next_generation(self, turn: Turn) -> int:
+        """A generation that no right ever had."""
+        numbered = turn.get(Numbered) or Numbered()
+        turn.put(attrs.evolve(numbered, generation=numbered.generation + 1))
+        return numbered.generation + 1
+
+
+def rights_of(values: Mapping[str, Right]) -> dict[int, Right]:
+    """The ledger from a record's filing."""
+    return {int(generation): right for generation, right in values.items()}
