@@ -1,0 +1,369 @@
+"""The actor shell: receive -> before -> decide and store -> obey -> say -> ack, always in this order.
+
+| step | what makes it safe |
+|---|---|
+| before | nobody sees its effects yet; it may be repeated and lost |
+| decide | pure; each message in a turn of its own, so that a defect takes back nothing of the others |
+| store | one transaction for the turns of all actors that have a message (group commit); at most one message of each actor |
+| obey | the machine follows the record; done again for the whole record at restart |
+| say | a function of the record: a timer of the saga says it again, so a failed publish is only counted |
+| ack | only now the broker forgets the message; a crash before it means that the message comes again |
+
+The next group is decided while the words of the last are still being said, but an actor takes no message before its last one
+is acked: so its words leave in the order of its decisions.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID, uuid5
+
+import attrs
+import structlog
+
+from actors.errors import Malformed, StoreError
+from actors.runtime.actor import Decision, Heard, Say, Tick, Turn
+from actors.runtime.alarms import Alarms
+from actors.runtime.catalogue import Catalogue
+from actors.runtime.clock import Clock, Random
+from actors.runtime.errands import Errands
+from actors.runtime.hosted import Hosted, State
+from actors.runtime.mailbox import Parcel
+from actors.runtime.observed import Observed, about, log, observed
+from actors.runtime.store import Change, Store, TimerRow
+from bus.broker import Broker
+from bus.envelope import Envelope
+from bus.errors import BusError, Transient, Unroutable
+
+IDS = UUID("6f6c1b8e-0d3b-5c0e-9a52-5b1f0a7c4f11")
+"""the namespace of all message ids of swapferry"""
+TIMER_JITTER = 0.2
+STORE_PAUSE_S = 1.0
+GROUP_TURNS_MAX = 256
+
+_log = structlog.get_logger("swapferry.shell")
+
+
+class Onlooker(Protocol):
+    """Who watches the turns."""
+
+    def __call__(self, seen: Observed) -> None:
+        """A turn was stored."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Decided:
+    """A turn that came to a decision and is not stored yet."""
+
+    hosted: Hosted
+    parcel: Parcel
+    heard: Heard
+    decision: Decision
+    words: Sequence[Envelope]
+    change: Change
+
+
+@attrs.frozen(kw_only=True)
+class Ports:
+    """What the shell works with."""
+
+    broker: Broker
+    store: Store
+    catalogue: Catalogue
+    clock: Clock
+    random: Random
+    observe: Onlooker | None = None
+
+
+class Shell:
+    """Runs the turns of all actors of one node."""
+
+    def __init__(self, ports: Ports, *, counts: Counter[str], failed: Callable[[Hosted, Exception], None]) -> None:
+        self._ports = ports
+        self._counts = counts
+        self._failed = failed
+        self._alarms: Alarms[Hosted] = Alarms(ports.clock, self._ring)
+        self._ready: dict[Hosted, None] = {}
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._turns = Errands()
+        self.letters = Errands()
+        """acks, rejections and answers outside of turns"""
+
+    # what the node tells the shell
+
+    def ready(self, hosted: Hosted) -> None:
+        """Look at the mailbox of this actor: it may have a message that can be taken."""
+        if hosted.ready:
+            self._ready[hosted] = None
+            self._wake.set()
+
+    def arm(self, hosted: Hosted, not_before: float = 0.0) -> None:
+        """Let the timers of a loaded actor ring, none before this time (Unix seconds)."""
+        for name, timer in hosted.timers.items():
+            self._alarms.set(max(timer.due, not_before), hosted, name)
+
+    async def run(self) -> None:
+        """Take messages in groups until `finish` is called."""
+        while not self._stopping.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            group = self._decide_group()
+            if self._ready:
+                self._wake.set()
+            if group and await self._stored(group):
+                self._carry_out(group)
+
+    async def finish(self) -> None:
+        """Take nothing more; return when the turns under way are said and acked. The mailboxes keep what they hold."""
+        self.close()
+        await self._turns.wait()
+
+    async def abort(self) -> None:
+        """Stop between any two steps, as a crash does."""
+        self.close()
+        await self._turns.cancel()
+        await self.letters.cancel()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._stopping.set()
+        self._wake.set()
+        self._ready.clear()
+        self._alarms.close()
+
+    # receive, before, decide
+
+    def _decide_group(self) -> list[Decided]:
+        group: list[Decided] = []
+        while self._ready and len(group) < GROUP_TURNS_MAX and not self._stopping.is_set():
+            hosted = next(iter(self._ready))
+            del self._ready[hosted]
+            if (decided := self._next_turn(hosted)) is not None:
+                hosted.take_turn()
+                group.append(decided)
+        return group
+
+    def _next_turn(self, hosted: Hosted) -> Decided | None:
+        while hosted.ready:
+            parcel = self._take(hosted)
+            try:
+                heard = self._hear(hosted, parcel)
+                return self._decide(hosted, parcel, heard)
+            except Malformed as error:
+                self.refuse(hosted.address, parcel, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever an actor raises is its defect, never the node's
+                self.defect(hosted, parcel, error)
+        return None
+
+    def _take(self, hosted: Hosted) -> Parcel:
+        while (timer := hosted.mailbox.take_ring()) is not None:
+            if (row := hosted.timers.get(timer)) is not None:
+                return Parcel(heard=_tick(hosted.address, timer, row))
+        parcel = hosted.mailbox.take()
+        assert parcel is not None, "only the mailbox of a ready actor is asked; a stopped timer is silenced in it"
+        return parcel
+
+    def _hear(self, hosted: Hosted, parcel: Parcel) -> Heard:
+        heard = parcel.heard
+        if heard is None:
+            assert parcel.delivery is not None, "a parcel comes from the bus or from this node"
+            heard = self._ports.catalogue.decode(parcel.delivery.envelope)
+        if type(heard.body) not in hosted.hears:
+            raise Malformed(f"{hosted.address} does not hear {type(heard.body).__name__}")
+        return heard
+
+    def _decide(self, hosted: Hosted, parcel: Parcel, heard: Heard) -> Decided:
+        hosted.actor.before(hosted.record, heard)
+        turn = Turn(hosted.record, heard)
+        hosted.actor.decide(turn)
+        decision = turn.decision()
+        change = Change(actor=hosted.address, values=decision.changes, timers=self._timers(hosted, heard, decision))
+        words = [self._word(hosted.address, heard.id, index, say) for index, say in enumerate(decision.says)]
+        self._counts["heard"] += 1
+        return Decided(hosted=hosted, parcel=parcel, heard=heard, decision=decision, words=words, change=change)
+
+    def _timers(self, hosted: Hosted, heard: Heard, decision: Decision) -> Mapping[str, TimerRow | None]:
+        """The rows of the timers that change. One that is set anew in the turn of its own tick goes on counting."""
+        rang = heard.body if isinstance(heard.body, Tick) else None
+        rows: dict[str, TimerRow | None] = {} if rang is None else {rang.timer: None}
+        for name, after_s in decision.timers.items():
+            if after_s is not None:
+                jitter = 1.0 + TIMER_JITTER * (2.0 * self._ports.random.random() - 1.0)
+                count = rang.count if rang is not None and rang.timer == name else 0
+                rows[name] = TimerRow(due=self._ports.clock.now() + after_s * jitter, count=count)
+            elif name in hosted.timers:
+                rows[name] = None
+        return rows
+
+    def _word(self, address: str, heard: str, index: int, say: Say) -> Envelope:
+        word = str(uuid5(IDS, f"{heard}/{index}"))
+        return self._ports.catalogue.encode(say, source=address, id=word, causation=heard, sent_at=self._ports.clock.now())
+
+    # store
+
+    async def _stored(self, group: Sequence[Decided]) -> bool:
+        changes = [decided.change for decided in group if decided.change.values or decided.change.timers]
+        if not changes:
+            return True
+        try:
+            await self._ports.store.commit(changes)
+        except StoreError as error:
+            self._counts["store_refused"] += 1
+            _log.error("store_refused", turns=len(group), error=str(error), pause_s=STORE_PAUSE_S)
+            await self._put_back(group)
+            return False
+        except Exception as error:  # noqa: BLE001 - a value that cannot be stored is the defect of one turn of the group
+            await self._store_singly(group, error)
+            return False
+        self._counts["commits"] += 1
+        return True
+
+    async def _put_back(self, group: Sequence[Decided]) -> None:
+        """Nothing was written, nothing is said: the same messages are decided anew, in their order, after a pause."""
+        await self.pause(STORE_PAUSE_S)
+        for decided in group:
+            self._take_back(decided.hosted, decided)
+            decided.hosted.end_turn()
+            self.ready(decided.hosted)
+
+    def _take_back(self, hosted: Hosted, decided: Decided) -> None:
+        body = decided.heard.body
+        if hosted.state is State.RETIRED:
+            self.drop(decided.parcel, "dropped_late", actor=hosted.address)
+        elif isinstance(body, Tick):
+            hosted.mailbox.ring(body.timer)
+        else:
+            hosted.mailbox.put_back(decided.parcel)
+
+    async def _store_singly(self, group: Sequence[Decided], error: Exception) -> None:
+        if len(group) == 1:
+            (decided,) = group
+            self.defect(decided.hosted, decided.parcel, error)
+            decided.hosted.end_turn()
+            return
+        for decided in group:
+            if await self._stored([decided]):
+                self._carry_out([decided])
+
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or until the node stops."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([stopping], timeout=seconds)
+        finally:
+            stopping.cancel()
+
+    # obey, say, ack
+
+    def _carry_out(self, group: Sequence[Decided]) -> None:
+        for decided in group:
+            try:
+                self._obey(decided)
+            except Exception as error:  # noqa: BLE001 - as above
+                self.defect(decided.hosted, decided.parcel, error)
+                decided.hosted.end_turn()
+            else:
+                self._turns.start(self._say_and_ack(decided))
+
+    def _obey(self, decided: Decided) -> None:
+        hosted = decided.hosted
+        hosted.record.apply(decided.decision.changes)
+        for name, row in decided.change.timers.items():
+            hosted.mailbox.silence(name)
+            if row is None:
+                hosted.timers.pop(name, None)
+            else:
+                hosted.timers[name] = row
+                self._alarms.set(row.due, hosted, name)
+        self._show(decided)
+        hosted.actor.obey(hosted.record, decided.decision.changes)
+
+    def _show(self, decided: Decided) -> None:
+        decision = decided.decision
+        seen = observed(self._ports.clock.now(), decided.hosted.address, decided.heard, decision.events, decision.says)
+        log(seen)
+        if self._ports.observe is None:
+            return
+        try:
+            self._ports.observe(seen)
+        except Exception as error:  # noqa: BLE001 - who only looks on must not stop a turn
+            _log.error("onlooker_failed", error=repr(error), exc_info=error)
+
+    async def _say_and_ack(self, decided: Decided) -> None:
+        try:
+            await self._say_all(decided.words)
+            if decided.parcel.delivery is not None:
+                await decided.parcel.delivery.ack()
+        finally:
+            decided.hosted.end_turn()
+            self.ready(decided.hosted)
+
+    async def _say_all(self, words: Sequence[Envelope]) -> None:
+        """Words to one target one after another, in order; different targets do not wait for each other."""
+        targets: dict[str, list[Envelope]] = {}
+        for word in words:
+            targets.setdefault(word.target, []).append(word)
+        if len(targets) <= 1:
+            await self._say_in_order(words)
+        else:
+            await asyncio.gather(*map(self._say_in_order, targets.values()))
+
+    async def _say_in_order(self, words: Sequence[Envelope]) -> None:
+        for word in words:
+            await self.say(word)
+
+    async def say(self, word: Envelope) -> None:
+        """Publish it. A failure is counted and logged: what must be heard is said again from the record."""
+        try:
+            await self._ports.broker.publish(word)
+            self._counts["said"] += 1
+        except BusError as error:
+            failure = {Transient: "say_failed", Unroutable: "say_unroutable"}.get(type(error), "say_impossible")
+            self._counts[failure] += 1
+            context = {"saga": word.correlation, "vm": (word.cast or {}).get("vm"), "row": word.row}
+            _log.warning(failure, actor=word.source, target=word.target, type=word.type, error=str(error), **context)
+
+    # what does not come to a turn, or fails in it
+
+    def reply(self, address: str, heard: Heard, say: Say) -> None:
+        """Say something that no turn decided (a user's request that did not fit into the mailbox)."""
+        self.letters.start(self.say(self._word(address, heard.id, 0, say)))
+
+    def drop(self, parcel: Parcel, why: str, **fields: Any) -> None:
+        """Ack it, count it, forget it: the protocol asks again."""
+        self._counts[why] += 1
+        _log.info("message_dropped", why=why, **fields)
+        if parcel.delivery is not None:
+            self.letters.start(parcel.delivery.ack())
+
+    def refuse(self, address: str, parcel: Parcel, reason: str) -> None:
+        """Put it into the dead-letter queue with this reason."""
+        self._counts["dead_lettered"] += 1
+        delivery = parcel.delivery
+        message = {} if delivery is None else {"message": delivery.envelope.id, "type": delivery.envelope.type}
+        _log.warning("message_dead_lettered", actor=address, reason=reason, **message)
+        if delivery is not None:
+            self.letters.start(delivery.reject(reason))
+
+    def defect(self, hosted: Hosted, parcel: Parcel, error: Exception) -> None:
+        """A turn failed: its message is dead-lettered, its actor is the supervisor's."""
+        self._counts["defects"] += 1
+        reason = f"defect of {hosted.address}: {error or type(error).__name__}"
+        context = about(parcel.heard.cast if parcel.heard is not None else None)
+        _log.error("actor_defect", actor=hosted.address, error=repr(error), exc_info=error, **context)
+        self.refuse(hosted.address, parcel, reason)
+        self._failed(hosted, error)
+
+    def _ring(self, hosted: Hosted, timer: str) -> None:
+        row = hosted.timers.get(timer)
+        if row is not None and row.due <= self._ports.clock.now():  # else it was stopped or set anew meanwhile
+            hosted.mailbox.ring(timer)
+            self.ready(hosted)
+
+
+def _tick(address: str, timer: str, row: TimerRow) -> Heard:
+    """What is heard when a timer rings: the same again after a crash."""
+    ring = f"{address}/{timer}/{row.due!r}/{row.count}"
+    return Heard(id=str(uuid5(IDS, ring)), source=address, body=Tick(timer=timer, count=row.count + 1))
