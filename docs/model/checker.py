@@ -110,6 +110,7 @@ class World:
             actor.before(message)
             self.crash_point(name)
             says = actor.receive(message)
+            self.tally(message, says, actor)
             self.settle(name)
             self.crash_point(name)
             actor.obey()
@@ -118,6 +119,18 @@ class World:
             self.crash_point(name)
         except Crash:
             self.bag.append(message)
+
+    def tally(self, message, says, actor):
+        """What the histories reach."""
+        kind, said = message.kind, {say.kind for say in says}
+        stale = kind == "Report" and message.body["key"] in actor.instances \
+            and message.body["revision"] < actor.instances[message.body["key"]].revision
+        self.counts["report_of_older_revision"] += stale
+        self.counts["welcome_refused"] += kind == "Welcome" and "Abort" in said
+        self.counts["saga_undone"] += kind == "Close" and "outcome" not in self.manager.progress(message.cast).facts
+        self.counts["far_read"] += kind == "Data" and actor.phase.get(message.body["job"][0], ("",))[0] == "frozen"
+        self.counts["cancel"] += kind == "Cancel"
+        self.counts["granted"] += kind == "Grant" and "Granted" in said
 
     def settle(self, name):
         """Machines that booted anew have empty memory."""
@@ -177,6 +190,10 @@ class World:
             if host.name not in self.down:
                 self.counts["staged_page_in"] += 1
                 self.send(host.page_in(key, self.random.choice(sorted(table))))
+        elif key in host.phase and host.phase[key][0] not in ("dead", "gone") and self.faults \
+                and self.random.random() < self.crash_rate:
+            self.counts["machine_died"] += 1
+            host.die(key)
         else:
             self.send(host.follow(key))
 
@@ -226,7 +243,7 @@ class World:
             self.machine()
         elif deed < 0.82:
             self.tick(self.random.choice(up))
-        elif deed < 0.90:
+        elif deed < 0.895:
             if self.random.random() < self.calm:
                 self.migrate()
         elif deed < 0.905:
@@ -268,7 +285,7 @@ class World:
                 self.check_thaw(host, key, instance)
                 if any(slot[0] not in host.reach for slot in instance.table.values()):
                     raise Violation(f"9 {instance.vm} on {host.name} names a slot out of reach")
-            if sum(key[0] != "boot" for key in host.phase) > host.capacity:
+            if sum(key[0] != "boot" and phase not in ("gone", "dead") for key, (phase, _) in host.phase.items()) > host.capacity:
                 raise Violation(f"9 {host.name} is overbooked: {host.phase}")
         for name, device in self.devices.items():
             if name not in self.manager.shared and any(
@@ -308,6 +325,8 @@ class World:
             self.frozen[mark] = (dict(instance.table), self.resident(host, key, instance))
         elif instance.state == "gone":
             self.frozen.pop(mark, None)
+        elif host.phase.get(key, ("dead",))[0] == "dead":
+            self.frozen.pop(mark, None)         # no memory either
         elif instance.state != "frozen" and mark in self.frozen:
             table, memory = self.frozen.pop(mark)
             same = instance.table == table and self.resident(host, key, instance) == memory
@@ -356,6 +375,8 @@ class World:
     def news(self, host, key, report):
         """A report that is known is no work."""
         instance = host.instances.get(key)
+        if instance and report.body["phase"] == "dead":
+            return report.body["revision"] >= instance.born and not instance.lost and instance.state != "gone"
         return instance and instance.revision == report.body["revision"] and instance.reached != report.body["phase"]
 
     def overdue(self, survey):

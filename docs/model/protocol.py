@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 MANAGER = "manager"
 DONE, WAIT, AWAIT, REFUSE = "done", "wait", "await", "refuse"      # AWAIT: for the machine
+NEVER = 1 << 30                                 # a revision above all others
 CHUNK = 2                                       # items in one Grant, Prepare or Pages message
 
 
@@ -478,6 +479,7 @@ class Instance:
     state: str                                  # a key of PHASE
     table: dict = field(default_factory=dict)   # page -> slot, a (device, number); shared with the pager
     revision: int = 1                           # rises when the machine shall do something else
+    born: int = 1                               # the revision in which its machine was started
     reached: Optional[str] = None               # the phase that the machine reported in this revision
     listed: tuple = ()                          # with frozen: the slots that it reported
     token: Any = None                           # staged: who may fill it
@@ -564,19 +566,19 @@ class Host(Actor):
     def obey(self):
         """Tell the machines what the record wants; they follow in their own time."""
         self.told = {key: (PHASE[instance.state], instance.revision, instance.manifest)
-                     for key, instance in self.instances.items() if instance.state == "gone" or not instance.lost}
-        self.phase = {key: at for key, at in self.phase.items() if key in self.instances}
-        self.ram = {key: memory for key, memory in self.ram.items() if key in self.instances}
-        for key in self.running:                # a page both in memory and in the table: never mapped
+                     for key, instance in self.instances.items() if not instance.lost or instance.state == "gone"}
+        self.told |= {key: ("gone", NEVER, None) for key in self.phase if key not in self.instances}
+        for key in self.running & set(self.instances):          # a page in memory and in the table: never mapped
             table = self.instances[key].table
             self.ram[key] = {page: content for page, content in self.ram[key].items() if page not in table}
 
     def follow(self, key):
         """The machine does what it was told, if it can by now, and says where it is: a level."""
         wanted, revision, manifest = self.told[key]
-        if key not in self.instances:
-            return []
         phase, at = self.phase.get(key, ("none", 0))
+        if key not in self.instances:           # nobody knows it any more
+            self.phase.pop(key, None), self.ram.pop(key, None), self.told.pop(key)
+            return []
         if at < revision and self.can_become(key, phase, wanted, manifest):
             self.become(key, phase, wanted)
             phase, at = self.phase[key] = wanted, revision
@@ -588,12 +590,14 @@ class Host(Actor):
             table = self.instances[key].table
             whole = manifest == (len({*table, *self.ram.get(key, {})}), frozenset(table.values()))
             return phase == "filling" and whole
+        if phase == "dead":                     # only a record that knows of it has it started again
+            return wanted == "gone" or wanted == "running" and self.instances[key].born > self.phase[key][1]
         return phase in {"filling": ("none",), "frozen": ("running", "frozen"), "gone": ("none", *PHASE.values()),
                          "running": ("none", "loaded", "frozen", "running")}[wanted]
 
     def become(self, key, phase, wanted):
         self.cancel(key)
-        if phase == "none" or wanted == "gone":
+        if phase in ("none", "dead") or wanted == "gone":
             self.ram[key] = {}
         if wanted == "running":                 # from here on what is resident wins
             table = self.instances[key].table
@@ -603,13 +607,28 @@ class Host(Actor):
     def on_report(self, message, key, revision, phase, slots):
         """The machine is there; of an older revision it does not matter."""
         instance = self.instances.get(key)
+        if instance and phase == "dead" and revision >= instance.born:
+            return self.mourn(key, instance)
         if not instance or instance.lost and phase != "gone" or revision != instance.revision:
             return []
         instance.reached, instance.listed = phase, slots
         says = self.woken(key)
-        if phase == "gone":
+        if phase == "gone" and instance.state == "gone":
             self.instances.pop(key, None)
         return says
+
+    def mourn(self, key, instance):
+        """The machine died by itself: a guest that runs boots anew, any other is lost to its saga."""
+        if instance.active():
+            self.reboot(key)
+        elif instance.state != "gone":
+            instance.lost = True
+        return self.woken(key)
+
+    def die(self, key):
+        """QEMU or its pager ends for a reason of its own."""
+        self.cancel(key)
+        self.ram[key], self.phase[key] = {}, ("dead", self.phase[key][1])
 
     def power_off(self):
         """All memory is gone, and the machines."""
@@ -631,6 +650,7 @@ class Host(Actor):
         instance = self.instances[key]
         instance.table, instance.lost = {}, False
         instance.revision, instance.reached = instance.revision + 1, None
+        instance.born = instance.revision
         self.cancel(key)
         self.reboots.append(instance.vm)
 
@@ -722,7 +742,9 @@ class Host(Actor):
     def on_ask(self, message, request, key, target, devices):
         """The user wants a migration; asking twice is asking once."""
         if request not in self.asked:
-            self.asked[request] = self.open(request, key, target, devices) or "refused"
+            saga = self.asked[request] = self.open(request, key, target, devices) or "refused"
+            if saga in self.sagas:
+                return self.said(self.sagas[saga].facts["cast"], self.sagas[saga])
         return self.verdict(request)
 
     def on_cancel(self, message, request):
@@ -735,7 +757,7 @@ class Host(Actor):
     def verdict(self, request):
         saga = self.asked[request]
         if saga in self.sagas:
-            return self.said(self.sagas[saga].facts["cast"], self.sagas[saga])
+            return []                           # still open; the saga's own timer asks on
         return [tell("Verdict", "user", request=request, verdict=saga)]
 
     def open(self, request, key, target, devices):
