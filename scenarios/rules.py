@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from actors.domain.hosting import slots_needed
 from paging.device import PAGE_BYTES
+from paging.guest import Definition
 from scenarios.scenario import Cancel, Hold, Migrate, Release, Scenario, Step, VmSpec, WaitHeld, WaitSwapped
 
 Complain = Callable[[str, str, str], None]
@@ -85,11 +87,15 @@ def _hosts_hold_their_vms(scenario: Scenario) -> Problems:
 
 def _slots_suffice(scenario: Scenario) -> Problems:
     for index, host in enumerate(scenario.hosts):
-        out = sum(vm.memory - vm.resident for vm in scenario.vms if vm.host == host.name)
+        out = sum(_slots_needed(vm) for vm in scenario.vms if vm.host == host.name) * PAGE_BYTES
         room = sum(device.size for device in scenario.devices if device.home == host.name)
         if out > room:
-            allowed = f"devices at home there with at least {size(out)}, what its vms may have to swap out"
+            allowed = f"devices at home there with at least {size(out)}, what its vms may have to swap out and a little more"
             yield f"host[{index}].name", f'"{host.name}" with {size(room)} of swap devices', allowed
+
+
+def _slots_needed(vm: VmSpec) -> int:
+    return slots_needed(Definition(vm=vm.name, memory_bytes=vm.memory, resident_bytes=vm.resident))
 
 
 def _steps_fit(scenario: Scenario) -> Problems:

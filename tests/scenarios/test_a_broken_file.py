@@ -64,7 +64,7 @@ MISTAKES = [
     ('reach = ["h1", "h2"]', 'reach = ["h1", "h3"]', "device[0].reach", '"h3"', '"h1", "h2"'),
     ('reach = ["h1", "h2"]', 'reach = ["h2"]', "device[0].reach", '"h2"', 'with the home "h1" in it'),
     ('reach = ["h1", "h2"]', 'reach = "h1"', "device[0].reach", '"h1"', "a list of host names"),
-    ('size = "96MiB"', 'size = "8MiB"', "host[0].name", "8 MiB of swap devices", "at least 32 MiB"),
+    ('size = "96MiB"', 'size = "8MiB"', "host[0].name", "8 MiB of swap devices", "at least 32.5 MiB"),
     ('size = "96MiB"', "size = 4095", "device[0].size", "4095 bytes", "a multiple of the page size"),
     ('do = "migrate"', 'do = "teleport"', "step[0].do", '"teleport"', "migrate, cancel, verify"),
     ('do = "migrate"\n', "", "step[0].do", "nothing", "migrate, cancel, verify"),
