@@ -4,6 +4,7 @@ Everything it writes, its ports, its Erlang cookie and even its port mapper (epm
 side, and one may be killed without mercy. `python -m tests.support.rabbitmq` starts one and prints its URL.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -160,7 +161,7 @@ def free_ports(count: int) -> Sequence[int]:
     return ports
 
 
-def _wait_until(holds, process: "subprocess.Popen[bytes]", name: str) -> None:
+def _wait_until(holds: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str) -> None:
     give_up = time.monotonic() + READY_WITHIN_S
     while not holds():
         if process.poll() is not None:
@@ -190,10 +191,8 @@ def _speaks_amqp(port: int) -> bool:
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
     """Kill a group that we made and wait until nobody of it is left."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
     give_up = time.monotonic() + 10
     while time.monotonic() < give_up:
@@ -206,15 +205,12 @@ def _kill_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def main() -> None:
-    """Start one, print its URL, wait for a signal or the end of standard input."""
+    """Start one, print its URL, wait for a signal."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        with RabbitMQ() as broker:
-            sys.stdout.write(f"{broker.url}\n")
-            sys.stdout.flush()
-            signal.pause()
-    except KeyboardInterrupt:
-        pass
+    with contextlib.suppress(KeyboardInterrupt), RabbitMQ() as broker:
+        sys.stdout.write(f"{broker.url}\n")
+        sys.stdout.flush()
+        signal.pause()
 
 
 if __name__ == "__main__":
