@@ -17,6 +17,7 @@ coerced, but an int where a float is asked for (a whole number of seconds travel
 | Mapping with other keys | list of [key, value] pairs (a map on the wire has str keys only) |
 """
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
@@ -293,9 +294,11 @@ def _ascending(plain: Any) -> Any:
 def _made() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (int, str, bool, bytes):
-        converter.register_structure_hook(kind, _scalar(kind))
+        # by identity, not by class: a StrEnum is a str for single dispatch, and must be read as an Enum
+        converter.register_structure_hook_func(partial(operator.is_, kind), _scalar(kind))
     converter.register_structure_hook(float, _float)
-    converter.register_structure_hook_func(lambda kind: isinstance(kind, type) and issubclass(kind, Enum), _enum)
+    converter.register_structure_hook_func(_is_enum, _enum)
+    converter.register_unstructure_hook_func(_is_enum, operator.attrgetter("value"))
     for path in (Path, PosixPath):
         converter.register_structure_hook(path, _path)
         converter.register_unstructure_hook(path, str)
@@ -306,6 +309,10 @@ def _made() -> Converter:
         converter.register_structure_hook_factory(partial(_is_one_of, kinds), structure)
         converter.register_unstructure_hook_factory(partial(_is_one_of, kinds), unstructure)
     return converter
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
 
 
 def _is_one_of(kinds: Collection[type], kind: Any) -> bool:
