@@ -90,7 +90,7 @@ class FakeMemory(Memory):
 
     def _appear(self, page: int, data: bytes | memoryview) -> None:
         count, rest = divmod(len(data), PAGE_BYTES)
-        assert count and not rest, f"page {page}: {len(data)} bytes are no whole pages"
+        assert count > 0 == rest, f"page {page}: {len(data)} bytes are no whole pages"
         self._slice(page, count)[:] = data
         self._resident[page : page + count] = True
         self.placed_max = max(self.placed_max, int(np.count_nonzero(self._resident)))
