@@ -21,12 +21,13 @@ from actors.runtime.shell import IDS, STORE_PAUSE_S, Onlooker, Ports, Shell
 from actors.runtime.store import Store
 from actors.runtime.supervisor import Policy, Supervisor, Verdict
 from bus.broker import Broker, Delivery
-from bus.errors import BusError
+from bus.errors import BusError, Transient
 
-MAILBOX_MAX = 256
+MAILBOX_MAX = 64
+"""well below the prefetch of a broker (256), so that the mailbox of one actor that is stuck does not fill the node's share"""
 BIND_PAUSE_S = 1.0
 RING_PAUSE_S = 20.0
-"""A ring cannot be dead-lettered. One that causes a defect comes again after this time, too seldom for the actor to be given up."""
+"""A ring cannot be dead-lettered: one that causes a defect comes again after this time, too seldom for giving the actor up"""
 ENDED_PREFIX = "vm."
 """addresses that come and go: a late message to one that ended is dropped, not dead-lettered"""
 
@@ -243,7 +244,7 @@ class Node(Inbox):
     async def _bind(self, hosted: Hosted) -> None:
         try:
             await self._broker.bind(hosted.address)
-        except BusError as error:  # the actor can work meanwhile, with what is posted to it
+        except Transient as error:  # the actor can work meanwhile, with what is posted to it
             _log.warning("bind_failed", actor=hosted.address, error=str(error))
             self._binds.start(self._bind_later(hosted))
 
@@ -309,6 +310,10 @@ class Node(Inbox):
     def states(self) -> Mapping[str, State]:
         """How each actor stands."""
         return {address: hosted.state for address, hosted in self._hosted.items()}
+
+    def waiting(self, address: str) -> int:
+        """How many messages and rings wait in the mailbox of this actor."""
+        return len(self._hosted[address].mailbox)
 
     def stop_mailbox(self, address: str) -> None:
         """Let this actor take no message until further notice; they wait."""

@@ -30,7 +30,7 @@ from actors.runtime.clock import Clock, Random
 from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Parcel
-from actors.runtime.observed import Observed, about, log, observed
+from actors.runtime.observed import Observed, log, observed
 from actors.runtime.store import Change, Store, TimerRow
 from bus.broker import Broker
 from bus.envelope import Envelope
@@ -322,8 +322,7 @@ class Shell:
         except BusError as error:
             failure = {Transient: "say_failed", Unroutable: "say_unroutable"}.get(type(error), "say_impossible")
             self._counts[failure] += 1
-            context = {"saga": word.correlation, "vm": (word.cast or {}).get("vm"), "row": word.row}
-            _log.warning(failure, actor=word.source, target=word.target, type=word.type, error=str(error), **context)
+            _log.warning(failure, actor=word.source, target=word.target, type=word.type, error=str(error), **_about(word))
 
     # what does not come to a turn, or fails in it
 
@@ -342,16 +341,18 @@ class Shell:
         """Put it into the dead-letter queue with this reason."""
         self._counts["dead_lettered"] += 1
         delivery = parcel.delivery
-        message = {} if delivery is None else {"message": delivery.envelope.id, "type": delivery.envelope.type}
-        _log.warning("message_dead_lettered", actor=address, reason=reason, **message)
-        if delivery is not None:
-            self.letters.start(delivery.reject(reason))
+        if delivery is None:
+            _log.warning("message_refused", actor=address, reason=reason)
+            return
+        letter = delivery.envelope
+        _log.warning("message_dead_lettered", actor=address, reason=reason, message=letter.id, type=letter.type, **_about(letter))
+        self.letters.start(delivery.reject(reason))
 
     def defect(self, hosted: Hosted, parcel: Parcel, error: Exception) -> None:
         """A turn failed: its message is dead-lettered, its actor is the supervisor's."""
         self._counts["defects"] += 1
         reason = f"defect of {hosted.address}: {error or type(error).__name__}"
-        context = about(parcel.heard.cast if parcel.heard is not None else None)
+        context = {} if parcel.delivery is None else _about(parcel.delivery.envelope)
         _log.error("actor_defect", actor=hosted.address, error=repr(error), exc_info=error, **context)
         self.refuse(hosted.address, parcel, reason)
         self._failed(hosted, error)
@@ -367,3 +368,8 @@ def _tick(address: str, timer: str, row: TimerRow) -> Heard:
     """What is heard when a timer rings: the same again after a crash."""
     ring = f"{address}/{timer}/{row.due!r}/{row.count}"
     return Heard(id=str(uuid5(IDS, ring)), source=address, body=Tick(timer=timer, count=row.count + 1))
+
+
+def _about(envelope: Envelope) -> dict[str, Any]:
+    """The saga that a message belongs to, as fields of a log line; the message may be one that nobody could read."""
+    return {"saga": envelope.correlation, "vm": (envelope.cast or {}).get("vm"), "row": envelope.row}

@@ -1,0 +1,15 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bus.memory import MemoryBroker, MemoryBus
+from tests.actors.runtime.parts import World
+
+
+@pytest.fixture
+async def world(tmp_path) -> AsyncIterator[World]:
+    """A node and a peer on the embedded bus."""
+    bus = MemoryBus()
+    made = World(tmp_path / "n1.store", lambda: MemoryBroker(bus))
+    yield made
+    await made.close()
