@@ -1,6 +1,6 @@
 """Puts together the actors of one host on one node: hypervisor, its VM instances, and the roles that this node has."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import structlog
@@ -8,12 +8,12 @@ import structlog
 from actors.domain.hosting import HostFacts, Instance
 from actors.domain.lifecycle import Outcome
 from actors.hypervisor import Hypervisor
-from actors.messages import BODIES, Cast, Reached, Verdict
+from actors.messages import BODIES, Cast, Reached, Verdict, vm_instance
 from actors.resource_manager import ResourceManager
 from actors.runtime.actor import Actor, Heard, Say
 from actors.runtime.catalogue import Catalogue
 from actors.runtime.node import Node
-from actors.runtime.observed import Observed
+from actors.runtime.shell import Onlooker
 from actors.swap_device import SwapDevice
 from actors.vm import VmInstance
 from paging.device import DevicePath
@@ -22,7 +22,6 @@ from paging.guest import Definition, Guest
 from paging.superblock import read_superblock
 from scenarios.parts import Parts
 
-Observe = Callable[[Observed], None]
 log = structlog.get_logger("swapferry.host")
 
 
@@ -42,7 +41,7 @@ class HostPlan:
 class HostNode:
     """One host while it runs. Remembers its guests, so that none outlives it."""
 
-    def __init__(self, plan: HostPlan, parts: Parts, observe: Observe) -> None:
+    def __init__(self, plan: HostPlan, parts: Parts, observe: Onlooker) -> None:
         self.plan = plan
         self.guests: dict[str, Guest] = {}
         self._parts = parts
@@ -70,6 +69,10 @@ class HostNode:
             except (PagingError, OSError) as error:
                 log.error("guest_left", instance=instance, error=str(error))
         self.guests.clear()
+
+    def is_alive(self, instance: str) -> bool:
+        """True if the actor of this instance lives here."""
+        return vm_instance(instance) in self.node.states()
 
     def _actors(self) -> list[Actor]:
         facts = self.plan.facts

@@ -1,0 +1,104 @@
+"""A world that a scenario is played in: hosts that run, and a user who asks. `OneProcess` has all hosts in this process."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+
+from actors.client import Client
+from actors.runtime.observed import Observed
+from paging.errors import PagingError
+from paging.slots import SlotSet
+from scenarios.audit import Kept, Tables, compare, read_kept
+from scenarios.faults import Faults
+from scenarios.host import HostNode, HostPlan, facts_for
+from scenarios.parts import Parts
+from scenarios.scenario import Scenario
+from scenarios.timeline import Entry, entries_of
+
+
+class World(ABC):
+    """What the runner needs of it."""
+
+    client: Client
+
+    @property
+    @abstractmethod
+    def faults(self) -> Faults:
+        """For steps that meddle. Raises `Failed` where the parts are out of reach."""
+
+    @abstractmethod
+    def entries(self) -> list[Entry]:
+        """The timeline so far, in the order of time."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start every host, and the user."""
+
+    @abstractmethod
+    async def stop(self) -> list[str]:
+        """Stop every host and every guest; returns what stores, swap tables, ledgers and sharing table disagree about."""
+
+
+class OneProcess(World):
+    """All hosts in this process, each with a node, a store, guests and devices of its own."""
+
+    def __init__(self, scenario: Scenario, parts: Parts, faults: Faults, user: str) -> None:
+        self._scenario, self._parts, self._faults = scenario, parts, faults
+        self._entries: list[Entry] = []
+        self._hosts: list[HostNode] = []
+        self.client = Client(parts.broker(), user, parts.clock)
+
+    @property
+    def faults(self) -> Faults:
+        """Troubles in front of the parts."""
+        return self._faults
+
+    def entries(self) -> list[Entry]:
+        """The timeline so far."""
+        return sorted(self._entries, key=lambda entry: entry.t)
+
+    async def start(self) -> None:
+        """Start every host, and the user."""
+        for plan in plans(self._scenario, self._parts):
+            host = HostNode(plan, self._parts, self._observe)
+            self._hosts.append(host)
+            await host.start()
+        await self.client.open()
+
+    async def stop(self) -> list[str]:
+        """Stop the user and every host; compare what they have kept."""
+        await self.client.close()
+        tables = await self._tables()
+        for host in self._hosts:
+            await host.stop()
+        kept: list[Kept] = [await read_kept(host.plan, self._parts.store(host.plan.facts.host)) for host in self._hosts]
+        self._hosts.clear()
+        return compare(kept, tables)
+
+    async def _tables(self) -> Tables:
+        """Which slots each living guest's swap table names."""
+        alive = [(name, guest) for host in self._hosts for name, guest in host.guests.items() if host.is_alive(name)]
+        tables: dict[str, Mapping[str, SlotSet]] = {}
+        for name, guest in alive:
+            with suppress(PagingError):  # a guest that has died names nothing any more
+                tables[name] = await guest.swapped()
+        return tables
+
+    def _observe(self, seen: Observed) -> None:
+        self._entries += entries_of(seen)
+
+
+def plans(scenario: Scenario, parts: Parts) -> list[HostPlan]:
+    """What each host is; the resource manager lives on the first one. Raises `DeviceError` for a device that is of no use."""
+    devices = {spec.name: (spec.home, parts.device(spec), spec) for spec in scenario.devices}
+    placed = {name: (home, path, spec.slots) for name, (home, path, spec) in devices.items()}
+    hosts = frozenset(host.name for host in scenario.hosts)
+    return [
+        HostPlan(
+            facts=facts_for(host.name, host.memory, placed),
+            paths=tuple(path for _, path, spec in devices.values() if host.name in spec.reach),
+            hosts=hosts,
+            manager=index == 0,
+        )
+        for index, host in enumerate(scenario.hosts)
+    ]
