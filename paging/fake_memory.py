@@ -31,6 +31,10 @@ class FakeMemory(Memory):
 
     # The guest's side
 
+    def is_resident(self, page: int) -> bool:
+        """Touching this page does not fault."""
+        return bool(self._resident[page])
+
     def peek(self, page: int) -> memoryview:
         """The bytes of a page, to read. Raises `PageMissing`."""
         if not self._resident[page]:
