@@ -1,4 +1,4 @@
-"""The pager's end of the preload library in QEMU (`native/shim.c`, `native/shim.h`): hello, and the descriptors that come with it."""
+"""The pager's end of the preload library in QEMU (`native/shim.c`): hello, and the descriptors that come with it."""
 
 import os
 import socket
@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from paging.errors import GuestError
+from paging.unix_sockets import connect
 
 VERSION = 1
 _HELLO = 1
@@ -44,14 +45,13 @@ def greet(path: Path, *, timeout_s: float) -> Hello:
 
     Raises `GuestError` where QEMU is gone, does not answer in time, or carries another version of the library.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(timeout_s)
-        try:
-            connection.connect(str(path))
+    try:
+        with connect(path, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(timeout_s)
             connection.send(_REQUEST.pack(VERSION, _HELLO, 0, 0))
             return _receive(connection)
-        except OSError as error:
-            raise GuestError(f"the preload library of QEMU does not answer on {path}: {error or 'timeout'}") from error
+    except OSError as error:
+        raise GuestError(f"the preload library of QEMU does not answer on {path}: {error}") from error
 
 
 def _receive(connection: socket.socket) -> Hello:

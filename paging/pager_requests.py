@@ -1,0 +1,129 @@
+"""What a pager does when it is asked: each request is a method, named in a table.
+
+Short requests are answered in the loop between two faults; those that wait for a network run in a thread of their own.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from paging.device import DevicePath
+from paging.errors import GuestError, PagingError
+from paging.file_device import FileDevice
+from paging.pager_wire import decode_slots, encode_slots
+from paging.pages import Pages
+from paging.process_identity import identify, open_process
+from paging.swap_table import SwapTable
+from paging.uffd import FEATURES, Uffd
+from paging.uffd_memory import UffdMemory
+from paging.uffd_shim import Hello, greet
+
+Done = Callable[[Any], None]
+Failed = Callable[[BaseException], None]
+
+HELLO_S = 20.0
+
+
+@attrs.frozen(kw_only=True)
+class Attached:
+    """A guest that this pager holds."""
+
+    pages: Pages
+    memory: UffdMemory
+    machine: int
+    """pidfd of QEMU: readable when it has ended"""
+
+
+class Requests:
+    """`attached` and `tell` are the loop's: a guest was taken over; say something unasked."""
+
+    def __init__(self, attached: Callable[[Attached], None], tell: Callable[[str, str], None]) -> None:
+        self._attached, self._tell = attached, tell
+        self._guest: Attached | None = None
+        self._short: Mapping[str, Callable[..., Any]] = {
+            "attach": self._attach, "arm": self._arm, "start": self._start, "freeze": self._freeze, "thaw": self._thaw,
+            "counts": self._counts, "swapped": self._swapped, "retry": self._retry,
+        }  # fmt: skip
+
+    def obey(self, name: str, arguments: Mapping[str, Any], done: Done, failed: Failed) -> None:
+        """Do what is asked and say `done` or `failed`, once, from whatever thread."""
+        work = self._short.get(name)
+        if work is None:
+            failed(GuestError(f"this pager knows no request {name!r}"))
+            return
+        _settle(work, arguments, done, failed)
+
+    @property
+    def _pages(self) -> Pages:
+        if self._guest is None:
+            raise GuestError("the pager holds no guest yet")
+        return self._guest.pages
+
+    def _attach(self, *, shim: str, table: str, instance: str, boot_id: str, limit: int, devices: list[list[str]]) -> None:
+        if self._guest is not None:
+            return
+        hello = greet(Path(shim), timeout_s=HELLO_S)
+        memory = memory_of(hello)
+        opened = {name: FileDevice.open(DevicePath(name=name, path=Path(path), uuid=uuid)) for name, path, uuid in devices}
+        swap_table = _table(Path(table), memory.pages, instance, boot_id, [one.identity.uuid for one in opened.values()])
+        swap_table.belong_to(identify(hello.pid))
+        pages = Pages(memory, swap_table, opened, limit=limit)
+        self._guest = Attached(pages=pages, memory=memory, machine=open_process(hello.pid))
+        # A pager before this one may have fenced pages and read faults that it did not answer, which the kernel delivers
+        # once only: lift all fences and let every waiter ask again (DATAPLANE 4.2, 4.5).
+        memory.release((0, memory.pages))
+        self._attached(self._guest)
+
+    def _arm(self, slots: dict[str, bytes]) -> None:
+        self._pages.arm(decode_slots(slots))
+        self._pages.retry()
+
+    def _start(self) -> None:
+        self._pages.start()
+
+    def _freeze(self) -> dict[str, Any]:
+        self._pages.freeze()
+        halted = self._pages.halted()
+        return {"swapped": encode_slots(halted.swapped), "counts": attrs.asdict(halted.counts)}
+
+    def _thaw(self) -> None:
+        self._pages.thaw()
+
+    def _counts(self) -> dict[str, Any]:
+        return attrs.asdict(self._pages.counts())
+
+    def _swapped(self) -> dict[str, bytes]:
+        return encode_slots(self._pages.swapped())
+
+    def _retry(self) -> int:
+        return self._pages.retry()
+
+
+def memory_of(hello: Hello) -> UffdMemory:
+    """The guest's RAM. Raises `GuestError` for a layout that this pager does not handle."""
+    if len(hello.blocks) != 1 or hello.blocks[0].file_offset:
+        raise GuestError(f"QEMU maps guest RAM in {len(hello.blocks)} blocks; only one whole file is supported")
+    if hello.features & FEATURES != FEATURES:
+        raise GuestError(f"the userfaultfd has features {hello.features:#x}, needed are {FEATURES:#x}")
+    block = hello.blocks[0]
+    return UffdMemory(Uffd(hello.uffd), block.descriptor, block.address)
+
+
+def _table(path: Path, pages: int, instance: str, boot_id: str, devices: list[str]) -> SwapTable:
+    if not path.exists():
+        return SwapTable.create(path, pages=pages, instance=instance, boot_id=boot_id, devices=devices)
+    table = SwapTable.open(path)
+    if (table.instance, table.boot_id) != (instance, boot_id):
+        raise PagingError(f"swap table {path} belongs to {table.instance} of boot {table.boot_id}; destroy that instance first")
+    return table
+
+
+def _settle(work: Callable[..., Any], arguments: Mapping[str, Any], done: Done, failed: Failed) -> None:
+    try:
+        answer = work(**arguments)
+    except (PagingError, OSError, ValueError) as error:
+        failed(error)
+        return
+    done(answer)
