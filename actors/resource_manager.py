@@ -92,31 +92,32 @@ class ResourceManager(Actor):
         place, starting = turn.get(Placement, vm), turn.get(Starting, vm)
         user = turn.heard.source
         if place is None and body.host not in self.hosts:
-            self._verdict(turn, body.request, vm, user, Outcome.REFUSED, f"unknown host {body.host}")
+            self._refuse(turn, user, body, f"unknown host {body.host}")
         elif place is None:
             turn.put(Placement(host=body.host, definition=body.definition, booting=True), vm)
             turn.put(Starting(request=body.request, reply_to=user), vm)
             self._boot(turn)
         elif starting is None or starting.request != body.request:
-            self._verdict(turn, body.request, vm, user, Outcome.REFUSED, f"VM {vm} exists already")
+            self._refuse(turn, user, body, f"VM {vm} exists already")
         elif place.failed:
-            self._verdict(turn, body.request, vm, user, Outcome.REFUSED, place.failed)
+            self._refuse(turn, user, body, place.failed)
         elif not place.booting:
-            self._verdict(turn, body.request, vm, user, Outcome.DONE, f"{vm} runs on {place.host}")
+            runs = f"{vm} runs on {place.host}"
+            _verdict(turn, user, Verdict(request=body.request, vm=vm, outcome=Outcome.DONE, reason=runs))
 
     def _migrate(self, turn: Turn, body: Migrate) -> None:
         place = turn.get(Placement, body.vm)
         if place is None:
-            self._verdict(turn, body.request, body.vm, body.reply_to, Outcome.REFUSED, f"unknown VM {body.vm}")
+            self._refuse(turn, body.reply_to, body, f"unknown VM {body.vm}")
         elif body.target not in self.hosts:
-            self._verdict(turn, body.request, body.vm, body.reply_to, Outcome.REFUSED, f"unknown host {body.target}")
+            self._refuse(turn, body.reply_to, body, f"unknown host {body.target}")
         else:
             turn.say(hypervisor(self._host_for(turn, body.request, body.vm, place)), body)
 
     def _cancel(self, turn: Turn, body: Cancel) -> None:
         place = turn.get(Placement, body.vm)
         if place is None:
-            self._verdict(turn, body.request, body.vm, body.reply_to, Outcome.REFUSED, f"unknown VM {body.vm}")
+            self._refuse(turn, body.reply_to, body, f"unknown VM {body.vm}")
         else:
             turn.say(hypervisor(self._host_for(turn, body.request, body.vm, place)), body)
 
@@ -144,9 +145,9 @@ class ResourceManager(Actor):
             turn.drop(Asked, min(asked, key=lambda key: asked[key].order))
         return host
 
-    def _verdict(self, turn: Turn, request: str, vm: str, user: str, outcome: Outcome, reason: str) -> None:
-        turn.say(user, Verdict(request=request, vm=vm, outcome=outcome, reason=reason))
-        turn.event("verdict", request=request, vm=vm, outcome=str(outcome), reason=reason)
+    def _refuse(self, turn: Turn, user: str, body: Define | Migrate | Cancel, reason: str) -> None:
+        vm = body.definition.vm if isinstance(body, Define) else body.vm
+        _verdict(turn, user, Verdict(request=body.request, vm=vm, outcome=Outcome.REFUSED, reason=reason))
 
     # -- placing VMs
 
@@ -169,7 +170,8 @@ class ResourceManager(Actor):
         if starting is not None:
             outcome = Outcome.REFUSED if body.refused else Outcome.DONE
             reason = body.refused or f"{body.vm} runs on {place.host}"
-            self._verdict(turn, starting.request, body.vm, starting.reply_to, outcome, reason)
+            verdict = Verdict(request=starting.request, vm=body.vm, outcome=outcome, reason=reason)
+            _verdict(turn, starting.reply_to, verdict)
 
     _reactions: Mapping[type, Callable[..., None]] = {
         Define: _define,
@@ -178,3 +180,8 @@ class ResourceManager(Actor):
         Inspect: _inspect,
         Booted: _booted,
     }
+
+
+def _verdict(turn: Turn, user: str, verdict: Verdict) -> None:
+    turn.say(user, verdict)
+    turn.event("verdict", request=verdict.request, vm=verdict.vm, outcome=str(verdict.outcome), reason=verdict.reason)

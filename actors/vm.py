@@ -98,7 +98,7 @@ class VmInstance(Actor):
         Looked: _looked,
     }
 
-    def obey(self, record: Record, changes: Mapping[Key, object | None]) -> None:
+    def obey(self, _record: Record, changes: Mapping[Key, object | None]) -> None:
         """Set the driver to work on what changed; pass reports on."""
         for value in changes.values():
             if isinstance(value, Following):

@@ -54,8 +54,7 @@ def joined(parts: Iterable[Sequence[Holding]]) -> tuple[Holding, ...]:
         for holding in part:
             sets.setdefault((holding.device, holding.generation), []).append(holding.slots)
     return tuple(
-        Holding(device=device, generation=generation, slots=union(slots))
-        for (device, generation), slots in sorted(sets.items())
+        Holding(device=device, generation=generation, slots=union(slots)) for (device, generation), slots in sorted(sets.items())
     )
 
 

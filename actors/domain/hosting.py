@@ -150,6 +150,13 @@ def need(turn: Turn, instance: str) -> Instance:
     return found
 
 
+def instance_of(turn: Turn, vm: str) -> Instance | None:
+    """The instance of this VM that runs here, or ran until a saga halted it."""
+    found = [one for one in turn.all(Instance).values() if one.vm == vm]
+    active = [one for one in found if one.state not in (State.STAGED, State.ENDING)]
+    return max(active, key=lambda one: one.epoch, default=None)
+
+
 def move(instance: Instance, state: State) -> Instance:
     """The instance in a new state. Raises `Defect` for a transition that the lifecycle does not have."""
     if state is not instance.state and state not in TRANSITIONS[instance.state]:
@@ -218,10 +225,7 @@ def free_slots(turn: Turn, facts: HostFacts) -> dict[str, SlotSet]:
     used += [by_device(one.grants) for one in turn.all(SourceFacts).values()]
     used += [by_device(one.holdings) for one in turn.all(TargetFacts).values()]
     owned = by_device(one for one in turn.all(Owned).values() if facts.homes[one.device] == facts.host)
-    return {
-        device: slots - union(one.get(device, SlotSet()) for one in used)
-        for device, slots in owned.items()
-    }
+    return {device: slots - union(one.get(device, SlotSet()) for one in used) for device, slots in owned.items()}
 
 
 def slots_needed(definition: Definition) -> int:

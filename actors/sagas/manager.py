@@ -120,5 +120,3 @@ def say_closed(_actor: "ResourceManager", _turn: Turn, cast: Cast) -> Sequence[S
     if cast.source in cast.dead:
         return []
     return [Say(target=hypervisor(cast.source), body=Closed(), cast=cast)]
-
-

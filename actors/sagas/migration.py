@@ -9,7 +9,6 @@ from typing import Any
 
 from actors.messages import (
     MANAGER,
-    Abort,
     Cast,
     Close,
     Closed,
@@ -31,6 +30,7 @@ from actors.messages import (
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Row, Saga, Undoing
 from actors.sagas import device, manager, source, target
+from actors.sagas.abort import abort
 
 
 def _nothing(_actor: Any, _turn: Turn, _cast: Cast, _body: object) -> None:
@@ -54,13 +54,16 @@ ROWS: tuple[Row[Any], ...] = (
     Row(name="welcome", role="target", on=Welcome, take=target.take_welcome, ready=target.welcome_ready, say=target.say_freeze),
     Row(name="freeze", role="source", on=Freeze, take=source.take_freeze, ready=source.freeze_ready, say=source.ask_grants),
     Row(name="grant", role="device", on=Grant, take=device.take_grant, ready=device.grant_ready, say=device.say_granted),
-    Row(name="hand over", role="source", on=Granted, take=source.take_granted, ready=source.hand_over_ready, say=source.say_prepare),
+    Row(
+        name="hand over", role="source", on=Granted,
+        take=source.take_granted, ready=source.hand_over_ready, say=source.say_prepare,
+    ),
     Row(name="prepare", role="target", on=Prepare, take=target.take_prepare, ready=target.prepare_ready, say=target.ask_commit),
     Row(name="commit", role="manager", on=Commit, take=manager.take_commit, ready=manager.commit_ready, say=manager.forward),
     Row(name="resume", role="target", on=Resume, take=target.take_resume, ready=target.resume_ready, say=target.say_forget),
     Row(name="forget", role="source", on=Forget, take=source.take_forget, ready=source.forget_ready, say=source.say_close),
     Row(name="close", role="manager", on=Close, take=_nothing, ready=manager.close_ready, say=manager.say_closed),
-    Row(name="closed", role="source", on=Closed, take=source.take_closed, ready=_at_once, say=_silent),
+    Row(name="closed", role="source", on=Closed, take=_nothing, ready=source.closed_ready, say=_silent),
 )  # fmt: skip
 
 UNDOINGS = {
@@ -78,11 +81,6 @@ def role_of(actor: Any, cast: Cast) -> str:
     """Which part an actor plays in a saga of this cast."""
     parts = {MANAGER: "manager", hypervisor(cast.source): "source", hypervisor(cast.target): "target"}
     return parts.get(actor.address, "device")
-
-
-def abort(cast: Cast, reason: str) -> Say:
-    """An abort is only ever a message to the keeper of the pivot."""
-    return Say(target=MANAGER, body=Abort(reason=reason), cast=cast)
 
 
 def undo_onward(actor: Any, cast: Cast, reason: str, restored: tuple[Restored, ...]) -> Sequence[Say]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from actors import requests
 from actors.domain import hosting
 from actors.domain.holdings import by_device, digest, pieces
 from actors.domain.hosting import Instance, SourceFacts, need, want
@@ -14,7 +15,6 @@ from actors.messages import (
     MANAGER,
     Cast,
     Close,
-    Closed,
     Forget,
     Freeze,
     Grant,
@@ -129,14 +129,14 @@ def say_prepare(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- thaw: the undo of open, freeze and hand over
 
 
-def thaw(actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
+def thaw(_actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
     """The slots are back in new generations; the guest runs on as it was."""
     instance = turn.get(Instance, cast.instance)
     facts = turn.get(SourceFacts, cast.saga)
     if instance is None or facts is None:
         return restored
     for one in restored:
-        _take_back(actor, turn, facts, one)
+        _take_back(turn, facts, one)
     halting = instance.state in (State.FREEZING, State.FROZEN)
     running = attrs.evolve(hosting.move(instance, State.RUNNING), leaving_by="")
     turn.put(running, running.id)
@@ -147,7 +147,7 @@ def thaw(actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restored, 
     return restored
 
 
-def _take_back(actor: "Hypervisor", turn: Turn, facts: SourceFacts, restored: Restored) -> None:
+def _take_back(turn: Turn, facts: SourceFacts, restored: Restored) -> None:
     held = [holding for holding in facts.grants if holding.device == restored.device]
     if digest(held) != restored.digest:
         raise Defect(f"{restored.device} restored {restored.digest}, granted was {digest(held)}")
@@ -186,6 +186,7 @@ def say_close(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- closed
 
 
-def take_closed(actor: "Hypervisor", turn: Turn, cast: Cast, _body: Closed) -> None:
+def closed_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     """Remember for the users how it ended, then drop the saga's record."""
-    actor.end_saga(turn, cast)
+    requests.end_saga(turn, cast)
+    return Now.DONE

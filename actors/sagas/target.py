@@ -10,9 +10,10 @@ from actors.domain.holdings import by_device, pieces
 from actors.domain.hosting import Armed, Brought, Instance, TargetFacts, instance_id, need, want
 from actors.domain.lifecycle import Level, State
 from actors.errors import Defect
-from actors.messages import MANAGER, Abort, Cast, Close, Commit, Forget, Freeze, Prepare, Restored, Resume, Welcome, hypervisor
+from actors.messages import MANAGER, Cast, Close, Commit, Forget, Freeze, Prepare, Restored, Resume, Welcome, hypervisor
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Readiness, Refuse
+from actors.sagas.abort import abort
 
 if TYPE_CHECKING:
     from actors.hypervisor import Hypervisor
@@ -111,14 +112,8 @@ def ask_commit(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
         return [abort(cast, f"{cast.vm} died at {cast.target} before the commit: {instance.failed}")]
     parts = pieces(facts_of(turn, cast.saga).holdings)
     return [
-        Say(target=MANAGER, body=Commit(chunk=chunk, of=len(parts), holdings=part), cast=cast)
-        for chunk, part in enumerate(parts)
+        Say(target=MANAGER, body=Commit(chunk=chunk, of=len(parts), holdings=part), cast=cast) for chunk, part in enumerate(parts)
     ]
-
-
-def abort(cast: Cast, reason: str) -> Say:
-    """Ask the manager to undo the saga."""
-    return Say(target=MANAGER, body=Abort(reason=reason), cast=cast)
 
 
 # -- discard: the undo of welcome and prepare

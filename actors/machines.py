@@ -1,0 +1,131 @@
+"""What machines report, and how sagas, users and placements go on from it.
+
+A report names the revision that it answers; an older one changes nothing. What a machine has not reported it is told again.
+"""
+
+import attrs
+
+from actors.domain import hosting
+from actors.domain.holdings import cut
+from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Owned, SourceFacts, TargetFacts, want
+from actors.domain.lifecycle import Level, State
+from actors.errors import Defect
+from actors.messages import MANAGER, Boot, Booted, Noticed, Report, Wanted
+from actors.runtime.actor import Record, Turn
+from actors.runtime.saga import Progress
+
+
+def report(turn: Turn, body: Report) -> tuple[str, ...]:
+    """File what a machine reached, or why it cannot. Returns the sagas that may go on from it."""
+    instance = turn.get(Instance, body.instance)
+    if instance is None or body.revision != instance.revision or instance.reached:
+        return ()
+    if body.failed:
+        turn.event("machine_failed", vm=instance.vm, instance=instance.id, level=str(body.level), reason=body.failed)
+        turn.put(attrs.evolve(instance, failed=body.failed), instance.id)
+        booted(turn, turn.get(Instance, instance.id) or instance)
+    else:
+        instance = attrs.evolve(instance, reported=body.revision, failed="")
+        turn.put(instance, instance.id)
+        turn.event("machine", vm=instance.vm, instance=instance.id, level=str(body.level), saga=instance.leaving_by)
+        _keep_report(turn, instance, body)
+        booted(turn, instance)
+    return (instance.leaving_by, instance.brought_by)
+
+
+def _keep_report(turn: Turn, instance: Instance, body: Report) -> None:
+    """File what a machine brought with the level it reached."""
+    leaving, coming = turn.get(SourceFacts, instance.leaving_by), turn.get(TargetFacts, instance.brought_by)
+    if body.level is Level.STAGED and coming is not None:
+        turn.put(attrs.evolve(coming, endpoint=body.endpoint), instance.brought_by)
+    elif body.level is Level.FROZEN and leaving is not None:
+        cast = (turn.get(Progress, instance.leaving_by) or _missing(instance.leaving_by)).cast
+        near = {device: slots for device, slots in body.swapped.items() if device in cast.devices}
+        grants = cut(turn.all(Owned).values(), near)
+        turn.put(attrs.evolve(leaving, grants=grants, halted=True), instance.leaving_by)
+    elif body.level is Level.SENT and leaving is not None:
+        turn.put(attrs.evolve(leaving, manifest=body.manifest), instance.leaving_by)
+    elif body.level is Level.GONE:
+        for kind in (Instance, Armed, Brought):
+            turn.drop(kind, instance.id)
+
+
+def levels_again(turn: Turn, count: int) -> None:
+    """Machines that have not reported are told again."""
+    late = [one for one in turn.all(Instance).values() if not one.reached]
+    for instance in late:
+        turn.put(instance, instance.id)
+        if count >= 2:
+            turn.event(
+                "machine_waits", vm=instance.vm, instance=instance.id, level=str(instance.wanted),
+                told=count + 1, reason=instance.failed, saga=instance.leaving_by or instance.brought_by,
+            )  # fmt: skip
+    if late:
+        turn.timer("levels", min(5.0, 1.0 + count))
+
+
+def noticed(turn: Turn, body: Noticed) -> tuple[str, ...]:
+    """File what happened to a machine unasked. Returns the sagas that may go on from it."""
+    instance = turn.get(Instance, body.instance)
+    if instance is None:
+        return ()
+    turn.event(f"machine_{body.what}", vm=instance.vm, instance=instance.id, reason=body.sentence)
+    if body.what == "died" and instance.state is not State.ENDING:
+        turn.put(attrs.evolve(instance, lost=True, failed=body.sentence), instance.id)
+        return (instance.leaving_by, instance.brought_by)
+    if body.what in ("stalled", "unstalled"):
+        stalled = body.sentence if body.what == "stalled" else ""
+        turn.put(attrs.evolve(instance, stalled=stalled), instance.id)
+    return ()
+
+
+def boot(facts: HostFacts, turn: Turn, body: Boot) -> None:
+    """Start a VM that the manager placed here, or say why not."""
+    name = hosting.instance_id(body.vm, facts.host, f"boot-{body.epoch}")
+    instance = turn.get(Instance, name)
+    if instance is not None:
+        booted(turn, instance)
+        return
+    problem = hosting.room_problem(turn, facts, body.definition)
+    if problem:
+        turn.say(MANAGER, Booted(vm=body.vm, epoch=body.epoch, refused=problem))
+        return
+    armed = hosting.arm(turn, facts, body.definition) or {}
+    turn.put(Armed(slots=armed), name)
+    fresh = Instance(
+        id=name, vm=body.vm, epoch=body.epoch, definition=body.definition, state=State.RUNNING,
+        wanted=Level.BOOTED, revision=0,
+    )  # fmt: skip
+    want(turn, fresh, Level.BOOTED)
+
+
+def booted(turn: Turn, instance: Instance) -> None:
+    """Tell the manager that a placed VM runs, or why it does not."""
+    if instance.wanted is not Level.BOOTED or instance.brought_by:
+        return
+    if instance.reached:
+        turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch))
+    elif instance.failed:
+        turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch, refused=instance.failed))
+
+
+def _missing(saga: str) -> Progress:
+    raise Defect(f"saga {saga} has facts but no progress")
+
+
+def wanted_of(record: Record, instance: Instance) -> Wanted:
+    """What an instance is told: a function of the record, so it can be told again at any time."""
+    armed = record.get(Armed, instance.id)
+    leaving, coming = record.get(SourceFacts, instance.leaving_by), record.get(TargetFacts, instance.brought_by)
+    progress = record.get(Progress, instance.leaving_by)
+    brought = record.get(Brought, instance.id)
+    return Wanted(
+        revision=instance.revision,
+        level=instance.wanted,
+        definition=instance.definition,
+        armed=armed.slots if armed else {},
+        endpoint=leaving.endpoint if leaving else None,
+        near=frozenset(progress.cast.devices) if progress else frozenset(),
+        manifest=coming.manifest if coming else None,
+        granted=brought.slots if brought else {},
+    )
