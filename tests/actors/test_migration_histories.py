@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
+from actors import hypervisor, resource_manager, swap_device
 from actors.domain import hosting
 from actors.runtime.saga import Now, Row
 from actors.sagas import migration
@@ -40,8 +41,9 @@ def _row(name: str, **changes: Any) -> Callable[[pytest.MonkeyPatch], None]:
 
     def apply(patch: pytest.MonkeyPatch) -> None:
         rows: tuple[Row[Any], ...] = tuple(attrs.evolve(row, **changes) if row.name == name else row for row in migration.ROWS)
-        object.__setattr__(migration.MIGRATION, "rows", rows)
-        patch.setattr(migration, "ROWS", rows)
+        patch.setattr(migration, "MIGRATION", attrs.evolve(migration.MIGRATION, rows=rows))
+        for module in (hypervisor, resource_manager, swap_device):
+            patch.setattr(module, "MIGRATION", migration.MIGRATION)
 
     return apply
 
@@ -60,6 +62,11 @@ def _patched(module: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch
     return lambda patch: patch.setattr(module, name, value)
 
 
+def _all_home(turn: Any, facts: Any) -> Any:
+    owned = [one for one in turn.all(hosting.Owned).values() if facts.homes[one.device] == facts.host]
+    return hosting.by_device(owned)
+
+
 DEFECTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "grant_is_never_taken_back": _undo("device"),
     "placement_stays_locked": _undo("manager"),
@@ -72,23 +79,20 @@ DEFECTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "devices_are_not_listed_at_register": _row("register", ready=lambda _a, _t, _c: Now.DONE),
     "forget_does_not_lend": _row("forget", ready=lambda _a, _t, _c: Now.DONE),
     "close_leaves_the_device_pending": _row("close", ready=lambda _a, _t, _c: Now.DONE),
-    "slots_are_armed_twice": _patched(hosting, "free_slots", lambda turn, facts: _all_home(turn, facts)),
+    "slots_are_armed_twice": _patched(hosting, "free_slots", _all_home),
     "slots_gained_are_not_recorded": _patched(hosting, "gain", lambda _t, _h: None),
 }
 
 
-def _all_home(turn: Any, facts: Any) -> Any:
-    owned = [one for one in turn.all(hosting.Owned).values() if facts.homes[one.device] == facts.host]
-    return hosting.by_device(owned)
+def _play_many(seeds: int) -> None:
+    for seed in range(seeds):
+        play(seed)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch):
-    rows = migration.MIGRATION.rows
     DEFECTS[defect](monkeypatch)
-    try:
-        with pytest.raises((Violation, AssertionError, Exception)):
-            for seed in range(60):
-                play(seed)
-    finally:
-        object.__setattr__(migration.MIGRATION, "rows", rows)
+
+    caught = (Violation, AssertionError, Defect, LookupError, ValueError, AttributeError)
+    with pytest.raises(caught):
+        _play_many(60)
