@@ -4,6 +4,7 @@ Slot s begins at byte 4096 * (s + 1). A device is known by the uuid in here, nev
 nothing and needs no lock, so it is read again whenever somebody asks which devices a host reaches.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -61,13 +62,14 @@ def format_device(
 def read_superblock(path: Path) -> DeviceId:
     """What the device at this path says it is. Raises `DeviceError` (missing, no permission, foreign, truncated, damaged)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Non-blocking: opening a pipe that somebody named by mistake would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise DeviceError(f"swap device {path} cannot be opened: {error.strerror}; {_open_remedy(error)}") from error
+        raise DeviceError(f"swap device {path} cannot be opened: {error.strerror}; {_remedy(error)}") from error
     try:
         return check_superblock(path, descriptor)
     except OSError as error:
-        raise DeviceError(f"swap device {path} cannot be read: {error.strerror}; replace it") from error
+        raise DeviceError(f"swap device {path} cannot be read: {error.strerror}; {_remedy(error)}") from error
     finally:
         os.close(descriptor)
 
@@ -115,9 +117,11 @@ def _size(descriptor: int) -> int:
     return os.lseek(descriptor, 0, os.SEEK_END)
 
 
-def _open_remedy(error: OSError) -> str:
+def _remedy(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "format it first or correct the path"
     if isinstance(error, PermissionError):
         return "give this user read and write permission"
+    if error.errno == errno.EIO:
+        return "replace the disk"
     return "name a file or a block device"
