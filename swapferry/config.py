@@ -1,0 +1,126 @@
+"""What the environment and configuration files say. The only place that reads either.
+
+Environment: `SWAPFERRY_BUS` (default of --bus), `SWAPFERRY_RAM_DIR` (a tmpfs for guests' memory, default /dev/shm),
+`SWAPFERRY_WORK_DIR` (a disk for slot files and stores, default $TMPDIR or /var/tmp). The file of `swapferry node --config`
+is a `NodeFile`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import attrs
+
+from scenarios import kinds
+from scenarios.toml_file import TomlFile, of
+
+EMBEDDED = "embedded"
+ROLES = ("resource-manager",)
+
+
+@attrs.frozen(kw_only=True)
+class Places:
+    """Where temporary things may lie."""
+
+    ram: Path
+    """a tmpfs: RAM files, swap tables, sockets"""
+    work: Path
+    """a disk: slot files (direct I/O) and stores"""
+
+
+def places() -> Places:
+    """Where the environment says that temporary things may lie."""
+    disk = os.environ.get("TMPDIR", "/var/tmp")
+    return Places(
+        ram=Path(os.environ.get("SWAPFERRY_RAM_DIR", "/dev/shm")),
+        work=Path(os.environ.get("SWAPFERRY_WORK_DIR", disk)),
+    )
+
+
+def default_bus() -> str:
+    """The bus that is used where the command line names none."""
+    return os.environ.get("SWAPFERRY_BUS", EMBEDDED)
+
+
+@attrs.frozen(kw_only=True)
+class NodeSection:
+    """[node]: one host."""
+
+    host: str = of(kinds.NAME)
+    hosts: tuple[str, ...] = of(kinds.several(kinds.NAME, "a list of host names"), ())
+    """all hosts of the cluster; the resource manager knows no others"""
+    bus: str = of(kinds.TEXT)
+    prefix: str = of(kinds.NAME, "swapferry")
+    """begins the names of exchanges and queues, so that several clusters can share a broker"""
+    store: Path = of(kinds.PATH)
+    directory: Path = of(kinds.PATH)
+    """on a tmpfs; for RAM files, swap tables and sockets"""
+    memory: int = of(kinds.SIZE)
+    guest: str = of(kinds.choice("qemu", "fake"), "qemu")
+    listen: str = of(kinds.TEXT, "127.0.0.1")
+    """address of the data channel; loopback, as long as the channel has no TLS"""
+    roles: tuple[str, ...] = of(kinds.several(kinds.choice(*ROLES), f"a list of {', '.join(ROLES)}"), ())
+    timeline: Path | None = of(kinds.PATH, None)
+    """what the actors do is written there, a JSON object a line"""
+
+
+@attrs.frozen(kw_only=True)
+class NodeDevice:
+    """[[device]]: a swap device of the cluster, and how this host reaches it."""
+
+    name: str = of(kinds.NAME)
+    home: str = of(kinds.NAME)
+    uuid: str = of(kinds.TEXT)
+    slots: int = of(kinds.whole(1, 2**32 - 1))
+    path: Path | None = of(kinds.PATH, None)
+    """left out: this host does not reach it"""
+
+
+@attrs.frozen(kw_only=True)
+class NodeFile:
+    """What one node is told."""
+
+    node: NodeSection
+    devices: tuple[NodeDevice, ...]
+
+
+def read_node_file(path: Path) -> NodeFile:
+    """The node's configuration. Raises `BadFile` with everything that is wrong in it."""
+    file = TomlFile(path)
+    file.unknown_keys(file.tables, ("node", "device"), "")
+    node, devices = file.read_one(NodeSection, "node"), file.read_each(NodeDevice, "device")
+    for index, device in enumerate(devices):
+        if node is not None and device.home == node.host and device.path is None:
+            file.complain(f"device[{index}].path", "nothing", "a path, since this host is the device's home")
+    file.finish()
+    assert node is not None
+    base = path.resolve().parent
+    return NodeFile(
+        node=attrs.evolve(
+            node,
+            store=base / node.store,
+            directory=base / node.directory,
+            timeline=node.timeline and base / node.timeline,
+        ),
+        devices=tuple(attrs.evolve(device, path=device.path and base / device.path) for device in devices),
+    )
+
+
+def write_node_file(file: NodeFile, path: Path) -> None:
+    """Write a configuration that `read_node_file` reads, for this user's eyes only (the bus URL holds a password)."""
+    lines = ["[node]", *_lines(file.node)]
+    for device in file.devices:
+        lines += ["", "[[device]]", *_lines(device)]
+    path.touch(mode=0o600)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _lines(section: NodeSection | NodeDevice) -> list[str]:
+    values = {field.name: getattr(section, field.name) for field in attrs.fields(type(section))}
+    return [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+
+
+def _toml(value: object) -> str:
+    """A value as TOML: its strings, numbers and lists of strings are written as JSON writes them."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return json.dumps(plain if isinstance(plain, list | int) else str(plain))

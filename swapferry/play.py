@@ -1,0 +1,73 @@
+"""Plays one scenario from the command line: makes its rooms and parts, runs it, leaves nothing behind."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from actors.runtime.clock import RealClock
+from bus.topology import Topology
+from scenarios.faults import Faults
+from scenarios.parts import Parts
+from scenarios.report import Report
+from scenarios.runner import Runner
+from scenarios.scenario import Scenario
+from scenarios.world import OneProcess, World
+from swapferry.config import EMBEDDED, places
+from swapferry.processes import ManyProcesses
+from swapferry.screen import Screen
+from swapferry.wiring import GUESTS, RealParts, Rooms, brokers
+
+
+@attrs.frozen(kw_only=True)
+class Wish:
+    """What the command line asks for."""
+
+    scenario: Scenario
+    bus: str
+    guest: str
+    keep: Path | None
+    processes: bool
+
+
+async def play(wish: Wish, screen: Screen) -> Report:
+    """Run the scenario and return what it came to. Whatever happens, no guest and no temporary file is left."""
+    run = uuid.uuid4().hex[:8]
+    topology = Topology(prefix=f"swapferry-{run}")
+    with rooms(wish.keep) as directories, screen.live():
+        faults = Faults()
+        parts = RealParts(directories, brokers(wish.bus, topology), GUESTS[wish.guest], faults)
+        try:
+            world = _world(wish, parts, faults, directories, topology, user=run)
+            runner = Runner(wish.scenario, world, RealClock(), screen)
+            return await runner.run("embedded" if wish.bus == EMBEDDED else "rabbitmq", wish.guest)
+        finally:
+            parts.close()
+
+
+def _world(wish: Wish, parts: Parts, faults: Faults, directories: Rooms, topology: Topology, *, user: str) -> World:
+    if wish.processes:
+        return ManyProcesses(
+            wish.scenario, parts, directories, bus=wish.bus, guest=wish.guest, topology=topology, user=user
+        )
+    return OneProcess(wish.scenario, parts, faults, user=user)
+
+
+@contextmanager
+def rooms(keep: Path | None) -> Iterator[Rooms]:
+    """The directories of one run; removed afterwards, but for what is to be kept."""
+    where = places()
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    work = keep or Path(tempfile.mkdtemp(prefix="swapferry-", dir=where.work))
+    ram = Path(tempfile.mkdtemp(prefix="swapferry-", dir=where.ram))
+    try:
+        yield Rooms(work=work, ram=ram)
+    finally:
+        shutil.rmtree(ram, ignore_errors=True)
+        if keep is None:
+            shutil.rmtree(work, ignore_errors=True)
