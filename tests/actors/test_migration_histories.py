@@ -8,6 +8,7 @@ import pytest
 
 from actors import hypervisor, resource_manager, swap_device
 from actors.domain import hosting
+from actors.errors import Defect
 from actors.runtime.saga import Now, Row
 from actors.sagas import migration
 from tests.actors.world import Violation, play
