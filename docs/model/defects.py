@@ -62,6 +62,7 @@ DEFECTS = {
         facts["early"] = tuple(sorted(instance.table.values()))
     instance.want("freezing")
 '''), Defect("in instance.listed:", 'in facts["early"]:')],
+    "manifest_of_what_is_left": [Defect("total=facts[\"total\"])", "total=len({*memory, *instance.table}))")],
     "load_before_all_is_here": [Defect('return phase == "filling" and whole', 'return phase == "filling"')],
     "commit_before_loaded": [Defect('return DONE if instance.reached == "loaded" else AWAIT', "return DONE")],
     "forget_before_gone": [Defect('''        if instance.reached != "gone":
@@ -83,8 +84,7 @@ DEFECTS = {
                                  "            facts[\"grants\"]", "        if True:\n            facts[\"grants\"]")],
     "far_pages_dropped": [Defect("    for page in [page for page in instance.table if page not in entries and page not in memory]:",
                                  "    for page in []:")],
-    "far_pages_not_counted": [Defect("total = len({*memory, *instance.table})",
-                                     "total = len({*memory, *entries})")],
+    "far_pages_not_counted": [Defect("total=facts[\"total\"])", "total=len({*memory, *entries}))")],
     "far_slots_lost_at_freeze": [Defect("        if device in cast.devices:              # what", '''        if device not in cast.devices:
             source.slots.pop((device, number))
         else:  # what''')],

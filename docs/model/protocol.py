@@ -230,7 +230,7 @@ def freeze(source, cast, facts, token):
     if instance.reached != "frozen":
         return AWAIT
     instance.want("frozen")
-    facts["grants"] = {}
+    facts["grants"], facts["total"] = {}, instance.pages
     for device, number in instance.listed:
         if device in cast.devices:              # what lies elsewhere is sent as content
             facts["grants"].setdefault(device, {})[number] = source.slots[device, number]
@@ -292,8 +292,7 @@ def send_instance(source, cast, facts):
     slots = [((device, number), generation) for device, granted in facts["granted"].items()
              for number, generation in granted.items()]
     entries = {page: slot for page, slot in instance.table.items() if slot[0] in cast.devices}
-    total = len({*memory, *instance.table})
-    says = [tell("Prepare", cast.target, cast, chunk=chunk, of=of, slots=dict(piece), total=total)
+    says = [tell("Prepare", cast.target, cast, chunk=chunk, of=of, slots=dict(piece), total=facts["total"])
             for chunk, of, piece in chunks(slots)]
     pages = [("page", page, content) for page, content in memory.items() if page not in entries]
     pages += [("entry", page, slot) for page, slot in entries.items()]
@@ -482,6 +481,7 @@ class Instance:
     born: int = 1                               # the revision in which its machine was started
     reached: Optional[str] = None               # the phase that the machine reported in this revision
     listed: tuple = ()                          # with frozen: the slots that it reported
+    pages: int = 0                              # with frozen: how many there are, in memory or out
     token: Any = None                           # staged: who may fill it
     manifest: Optional[tuple] = None            # loading: (pages in all, slots) that the channel must bring
     lost: bool = False                          # its memory went with the host's power
@@ -582,8 +582,9 @@ class Host(Actor):
         if at < revision and self.can_become(key, phase, wanted, manifest):
             self.become(key, phase, wanted)
             phase, at = self.phase[key] = wanted, revision
-        slots = tuple(sorted(self.instances[key].table.values())) if phase == "frozen" else ()
-        return [tell("Report", self.name, key=key, revision=at, phase=phase, slots=slots)]
+        table = self.instances[key].table if phase == "frozen" else {}
+        return [tell("Report", self.name, key=key, revision=at, phase=phase, slots=tuple(sorted(table.values())),
+                     pages=len({*table, *self.ram.get(key, {})}))]
 
     def can_become(self, key, phase, wanted, manifest):
         if wanted == "loaded":
@@ -604,14 +605,14 @@ class Host(Actor):
             for page in [page for page in self.ram[key] if page in table]:
                 del table[page]
 
-    def on_report(self, message, key, revision, phase, slots):
+    def on_report(self, message, key, revision, phase, slots, pages):
         """The machine is there; of an older revision it does not matter."""
         instance = self.instances.get(key)
         if instance and phase == "dead" and revision >= instance.born:
             return self.mourn(key, instance)
         if not instance or instance.lost and phase != "gone" or revision != instance.revision:
             return []
-        instance.reached, instance.listed = phase, slots
+        instance.reached, instance.listed, instance.pages = phase, slots, pages
         says = self.woken(key)
         if phase == "gone" and instance.state == "gone":
             self.instances.pop(key, None)
