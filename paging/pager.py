@@ -7,12 +7,14 @@ One loop, one thread: faults before evictions, evictions before requests that ca
 still; it ends with QEMU.
 """
 
+import contextlib
 import gc
 import os
 import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -39,6 +41,8 @@ class Pager:
         self._retry_at = 0.0
         self._told: str | None = None
         self._ends = False
+        self._sending = threading.Lock()
+        """answers of long requests come from their own threads"""
 
     def run(self) -> None:
         """Serve until QEMU ends, or until there is neither QEMU nor anybody who could start one."""
@@ -101,10 +105,9 @@ class Pager:
         self._send([0, what, sentence])
 
     def _send(self, value: Any) -> None:
-        try:
+        with self._sending, contextlib.suppress(OSError):
+            # Nobody there: the loop notices by itself when it reads.
             self._control.sendall(encode(value))
-        except OSError:
-            self._lose_control()
 
     def _lose_control(self) -> None:
         if self._control.fileno() >= 0:

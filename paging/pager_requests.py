@@ -3,6 +3,7 @@
 Short requests are answered in the loop between two faults; those that wait for a network run in a thread of their own.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import attrs
 
 from paging.device import DevicePath
-from paging.errors import GuestError, PagingError
+from paging.errors import GuestError, PagingError, TransferError
 from paging.file_device import FileDevice
+from paging.guest import Endpoint, Manifest
+from paging.incoming import Incoming
+from paging.outgoing import Outgoing
 from paging.pager_wire import decode_slots, encode_slots
 from paging.pages import Pages
 from paging.process_identity import identify, open_process
 from paging.swap_table import SwapTable
+from paging.transfer import Listener, deliver
 from paging.uffd import FEATURES, Uffd
 from paging.uffd_memory import UffdMemory
 from paging.uffd_shim import Hello, greet
@@ -44,16 +49,21 @@ class Requests:
         self._guest: Attached | None = None
         self._short: Mapping[str, Callable[..., Any]] = {
             "attach": self._attach, "arm": self._arm, "start": self._start, "freeze": self._freeze, "thaw": self._thaw,
-            "counts": self._counts, "swapped": self._swapped, "retry": self._retry,
+            "counts": self._counts, "swapped": self._swapped, "retry": self._retry, "listen": self._listen,
         }  # fmt: skip
+        self._long: Mapping[str, Callable[..., Any]] = {"send": self._send, "accept": self._accept}
+        self._incoming: Incoming | None = None
+        self._listener: Listener | None = None
 
     def obey(self, name: str, arguments: Mapping[str, Any], done: Done, failed: Failed) -> None:
         """Do what is asked and say `done` or `failed`, once, from whatever thread."""
-        work = self._short.get(name)
-        if work is None:
+        if name in self._short:
+            _settle(self._short[name], arguments, done, failed)
+        elif name in self._long:
+            work = (self._long[name], arguments, done, failed)
+            threading.Thread(target=_settle, args=work, name=name, daemon=True).start()
+        else:
             failed(GuestError(f"this pager knows no request {name!r}"))
-            return
-        _settle(work, arguments, done, failed)
 
     @property
     def _pages(self) -> Pages:
@@ -99,6 +109,24 @@ class Requests:
 
     def _retry(self) -> int:
         return self._pages.retry()
+
+    def _listen(self, host: str) -> dict[str, Any]:
+        if self._listener is None:
+            self._incoming = Incoming(self._pages)
+            self._listener = Listener(self._incoming, host)
+            threading.Thread(target=self._listener.serve, name="listener", daemon=True).start()
+        return attrs.asdict(self._listener.endpoint)
+
+    def _accept(self, manifest: dict[str, Any], granted: dict[str, bytes], wait_s: float) -> bytes:
+        if self._listener is None or self._incoming is None:
+            raise TransferError(f"{self._pages.table.instance}: this pager is not staged, nothing can have been delivered")
+        self._listener.delivered.wait(wait_s)
+        self._incoming.accept(Manifest(**manifest), decode_slots(granted))
+        self._listener.close()
+        return self._incoming.state
+
+    def _send(self, endpoint: dict[str, Any], near: list[str], state: bytes) -> dict[str, Any]:
+        return attrs.asdict(deliver(Endpoint(**endpoint), Outgoing(self._pages, frozenset(near), state)))
 
 
 def memory_of(hello: Hello) -> UffdMemory:

@@ -1,5 +1,6 @@
 """Processes that a reused pid cannot be mistaken for, and this boot of the host. Facts from proc(5) and pidfd_open(2)."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -41,3 +42,16 @@ def kill(process: Process) -> None:
         return
     finally:
         os.close(descriptor)
+
+
+def write_pid(path: Path, pid: int) -> None:
+    """Remember a process so that it can be found and killed exactly."""
+    process = identify(pid)
+    path.write_text(f"{process.pid} {process.started}\n")
+
+
+def kill_leftover(path: Path) -> None:
+    """Kill the process that a pid file names, if it is still that one."""
+    with contextlib.suppress(OSError, ValueError):
+        pid, started = (int(word) for word in path.read_text().split())
+        kill(Process(pid, started))

@@ -56,14 +56,15 @@ class Console:
             try:
                 await asyncio.wait_for(self._life.wait(), silence_s)
             except TimeoutError as error:
-                raise GuestError(
-                    f"{self._vm}: the guest has been silent for {silence_s:g} s, awaited was {awaited!r}; it said {self.last_words()!r}"
-                ) from error
+                raise self._error(f"the guest has been silent for {silence_s:g} s", awaited) from error
         line = self._said.get_nowait()
         if line is None:
             self._said.put_nowait(None)
-            raise GuestError(f"{self._vm}: the serial line has closed, awaited was {awaited!r}; it said {self.last_words()!r}")
+            raise self._error("the serial line has closed", awaited)
         return line
+
+    def _error(self, what: str, awaited: str) -> GuestError:
+        return GuestError(f"{self._vm}: {what}, awaited was {awaited!r}; it said {self.last_words()!r}")
 
     async def _read(self) -> None:
         rest = ""

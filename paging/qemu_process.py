@@ -11,10 +11,9 @@ import attrs
 from paging.errors import GuestError
 from paging.guest import Definition
 from paging.native import SHIM, TEST_GUEST
-from paging.process_identity import identify, kill
+from paging.process_identity import write_pid
 from paging.qemu_build import QemuBuild
 from paging.qemu_command import Inherited, command, disk_socket_path
-from paging.table_header import Process
 from paging.uffd import FEATURES, MODES
 from paging.unix_sockets import listen
 
@@ -172,16 +171,3 @@ def last_words(log: Path) -> str:
     with contextlib.suppress(OSError):
         return " / ".join(log.read_text(errors="replace").split("\n"))[-LOG_BYTES_SHOWN:].strip(" /")
     return ""
-
-
-def write_pid(path: Path, pid: int) -> None:
-    """Remember a process so that it can be found and killed exactly."""
-    process = identify(pid)
-    path.write_text(f"{process.pid} {process.started}\n")
-
-
-def kill_leftover(path: Path) -> None:
-    """Kill the process that a pid file names, if it is still that one."""
-    with contextlib.suppress(OSError, ValueError):
-        pid, started = (int(word) for word in path.read_text().split())
-        kill(Process(pid, started))

@@ -24,8 +24,7 @@ async def prepare_state(qmp: Qmp) -> None:
     wanted = [{"capability": name, "state": True} for name in _CAPABILITIES]
     await qmp.call("migrate-set-capabilities", {"capabilities": wanted})
     # The network is told where the guest is when it runs (`announce`), not when its state is loaded (DATAPLANE 11.3).
-    # All rounds may not be zero in one call with others kept, hence the four of them.
-    await qmp.call("migrate-set-parameters", {"announce-rounds": 0, "announce-initial": 0, "announce-max": 0, "announce-step": 0})
+    await qmp.call("migrate-set-parameters", {"announce-rounds": 0})
 
 
 async def save_state(qmp: Qmp) -> bytes:
