@@ -24,6 +24,7 @@ from scenarios.errors import BadFile, ScenarioError
 from scenarios.load import load
 from scenarios.scenario import FAULTS
 from swapferry.config import EMBEDDED, default_bus, read_node_file
+from swapferry.logs import log_errors_to_stderr, log_for_a_service
 from swapferry.node import serve
 from swapferry.play import Wish, play
 from swapferry.screen import Screen
@@ -69,6 +70,7 @@ def _root(
     ] = False,
 ) -> None:
     """Live migration for over-committed virtual machines that leaves swapped-out memory where it is."""
+    log_errors_to_stderr()
 
 
 @app.command()
@@ -115,6 +117,7 @@ def node(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The node's TOML file.")],
 ) -> None:
     """Run the actors of one host until told to end (SIGTERM or Ctrl-C)."""
+    log_for_a_service()
     with _errors_told(json=False):
         try:
             run_until_told(serve(read_node_file(config)))

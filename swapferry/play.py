@@ -18,6 +18,7 @@ from scenarios.runner import Runner
 from scenarios.scenario import Scenario
 from scenarios.world import OneProcess, World
 from swapferry.config import EMBEDDED, places
+from swapferry.logs import log_everything_to
 from swapferry.processes import ManyProcesses
 from swapferry.screen import Screen
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers
@@ -39,6 +40,8 @@ async def play(wish: Wish, screen: Screen) -> Report:
     run = uuid.uuid4().hex[:8]
     topology = Topology(prefix=f"swapferry-{run}")
     with rooms(wish.keep) as directories, screen.live():
+        if wish.keep is not None:
+            log_everything_to(wish.keep / "log.jsonl")
         faults = Faults()
         parts = RealParts(directories, brokers(wish.bus, topology), GUESTS[wish.guest], faults)
         try:

@@ -83,7 +83,8 @@ def _summary_rows(report: Report) -> Iterator[tuple[str, str]]:
     if halted is not None:
         yield "pages at the halt", f"{halted.resident:,} resident, {halted.swapped:,} swapped, {halted.zero:,} zero"
     if manifest is not None:
-        yield "granted, not moved", f"{manifest.pages_granted:,} pages ({size(manifest.pages_granted * PAGE_BYTES)})"
+        granted = "granted, not moved" if report.outcome == "done" else "granted, and granted back"
+        yield granted, f"{manifest.pages_granted:,} pages ({size(manifest.pages_granted * PAGE_BYTES)})"
         yield "sent", f"{manifest.pages_sent:,} pages, {size(manifest.bytes_sent)} in all"
     yield "bus messages for the grant", size(figures.grant_messages_bytes)
     if figures.downtime_ms is not None:
