@@ -1,13 +1,13 @@
 """Randomised checker: one seed is one deterministic history of faults, guests and migrations.
 
-    python3 checker.py 1 50000          # seeds 1..50000 on all cores
+    python3 checker.py 1 20000          # seeds 1..50000 on all cores
 """
 import random
 import sys
 from collections import Counter
 from multiprocessing import Pool
 
-from protocol import MANAGER, Actor, Device, Host, Manager, Placement, Instance, tell
+from protocol import MANAGER, Actor, Device, Host, Instance, Manager, Placement, tell
 
 
 class Violation(Exception):
@@ -142,9 +142,8 @@ class World:
 
     def tick(self, name):
         actor = self.actors[name]
-        if name in self.hosts:
-            if self.random.random() < 0.3:
-                actor.io = {}                   # transfers time out
+        if name in self.hosts and self.random.random() < 0.3:
+            actor.io = {}                       # transfers time out
         says = actor.tick()
         actor.obey()
         self.send(says)

@@ -21,7 +21,6 @@ class Defect(NamedTuple):
     file: str = "protocol"
 
 
-REFUSED = "        return REFUSE\n"
 DEFECTS = {
     # -- welcome
     "welcome_unchecked": [Defect("if not set(cast.devices) <= set(target.reach) or not target.room():", "if False:")],
@@ -164,7 +163,7 @@ def welcome''')],
     # -- slots and pages
     "free_while_copying": [Defect("        used |= {io.slot for io in self.io.values()}\n", "")],
     "page_out_unchecked": [Defect("return page not in table and self.ram[key].get(page) == io.content", "return page not in table")],
-    "pager_ignores_freeze": [Defect('serves = phase == "running" or io and phase in ("frozen", "loaded") and io.aim == "in"',
+    "pager_ignores_freeze": [Defect('serves = phase == "running" or (io and phase in ("frozen", "loaded") and io.aim == "in")',
                                     'serves = phase != "none"'), Defect("        self.cancel(key)\n        if phase", "        if phase")],
     "return_before_switch": [Defect("        return self.page_in(key, page, \"copy\")",
                                     '        return self.page_in(key, page, "copy") + [tell("Return", self.instances[key].table[page][0],'
@@ -181,11 +180,11 @@ def welcome''')],
 
 
 def planted(name):
-    """The model's two modules with this defect in them."""
+    """The model's two modules with this defect in them, or as they are."""
     modules = {}
     for file in ("protocol", "checker"):
         text = (HERE / f"{file}.py").read_text()
-        for defect in [defect for defect in DEFECTS[name] if defect.file == file]:
+        for defect in [defect for defect in DEFECTS.get(name, ()) if defect.file == file]:
             if text.count(defect.old) != 1:
                 raise LookupError(f"{name}: stands {text.count(defect.old)} times in {file}.py: {defect.old!r}")
             text = text.replace(defect.old, defect.new)
@@ -194,7 +193,7 @@ def planted(name):
 
 
 def checker(name):
-    """A checker over the model with this defect; the real modules are put back."""
+    """A checker over the model with this defect (None: without); the real modules are put back."""
     modules = planted(name)
     kept = {file: sys.modules.get(file) for file in modules}
     try:

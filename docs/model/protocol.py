@@ -12,8 +12,9 @@ is a function of the record, and the opener's question makes its owner say it ag
 A machine (QEMU and its pager) follows the record in its own time, also while its node is down, and
 reports (revision, phase) as a level.  A row whose effect is the machine's waits for that report.
 """
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 MANAGER = "manager"
 DONE, WAIT, AWAIT, REFUSE = "done", "wait", "await", "refuse"      # AWAIT: for the machine
@@ -37,7 +38,7 @@ class Cast(NamedTuple):
 class Message(NamedTuple):
     kind: str
     to: str
-    cast: Optional[Cast]
+    cast: Cast | None
     body: dict
 
 
@@ -169,9 +170,9 @@ def undo_onward(actor, cast, restored):
 
 def forward(cast, kind):
     """The way on after the pivot; a dead host's row is passed over."""
-    for kind, name in (("Resume", cast.target), ("Forget", cast.source))[kind == "Forget":]:
+    for word, name in (("Resume", cast.target), ("Forget", cast.source))[kind == "Forget":]:
         if name not in cast.dead:
-            return [tell(kind, name, cast)]
+            return [tell(word, name, cast)]
     return [tell("Close", MANAGER, cast)]
 
 
@@ -479,11 +480,11 @@ class Instance:
     table: dict = field(default_factory=dict)   # page -> slot, a (device, number); shared with the pager
     revision: int = 1                           # rises when the machine shall do something else
     born: int = 1                               # the revision in which its machine was started
-    reached: Optional[str] = None               # the phase that the machine reported in this revision
+    reached: str | None = None               # the phase that the machine reported in this revision
     listed: tuple = ()                          # with frozen: the slots that it reported
     pages: int = 0                              # with frozen: how many there are, in memory or out
     token: Any = None                           # staged: who may fill it
-    manifest: Optional[tuple] = None            # loading: (pages in all, slots) that the channel must bring
+    manifest: tuple | None = None            # loading: (pages in all, slots) that the channel must bring
     lost: bool = False                          # its memory went with the host's power
 
     def active(self):
@@ -500,8 +501,8 @@ class Io(NamedTuple):
     aim: str                                    # in, out, copy (reading), switch (writing)
     stamp: tuple
     slot: tuple                                 # read from or written to
-    origin: Optional[tuple] = None              # the page's entry when a copy began
-    content: Optional[int] = None
+    origin: tuple | None = None              # the page's entry when a copy began
+    content: int | None = None
 
 
 class Host(Actor):
@@ -592,7 +593,7 @@ class Host(Actor):
             whole = manifest == (len({*table, *self.ram.get(key, {})}), frozenset(table.values()))
             return phase == "filling" and whole
         if phase == "dead":                     # only a record that knows of it has it started again
-            return wanted == "gone" or wanted == "running" and self.instances[key].born > self.phase[key][1]
+            return wanted == "gone" or (wanted == "running" and self.instances[key].born > self.phase[key][1])
         return phase in {"filling": ("none",), "frozen": ("running", "frozen"), "gone": ("none", *PHASE.values()),
                          "running": ("none", "loaded", "frozen", "running")}[wanted]
 
@@ -610,7 +611,7 @@ class Host(Actor):
         instance = self.instances.get(key)
         if instance and phase == "dead" and revision >= instance.born:
             return self.mourn(key, instance)
-        if not instance or instance.lost and phase != "gone" or revision != instance.revision:
+        if not instance or (instance.lost and phase != "gone") or revision != instance.revision:
             return []
         instance.reached, instance.listed, instance.pages = phase, slots, pages
         says = self.woken(key)
@@ -688,7 +689,7 @@ class Host(Actor):
     def wanted(self, job, stamp):
         """The transfer that this answers, if it still matters; a guest that is not running is only read for."""
         io, (phase, _) = self.io.get(job), self.phase.get(job[0], ("none", 0))
-        serves = phase == "running" or io and phase in ("frozen", "loaded") and io.aim == "in"
+        serves = phase == "running" or (io and phase in ("frozen", "loaded") and io.aim == "in")
         return io if io and io.stamp == stamp and serves and job[0] in self.instances else None
 
     def before(self, message):
@@ -838,7 +839,7 @@ class Placement:
     """The record that decides where a machine runs."""
     host: str
     epoch: int = 1
-    lock: Optional[tuple] = None                # the saga that may replace it
+    lock: tuple | None = None                # the saga that may replace it
     booting: bool = False                       # its host was dead; the new one has not confirmed
 
 
