@@ -315,6 +315,10 @@ class Node(Inbox):
         """How many messages and rings wait in the mailbox of this actor."""
         return len(self._hosted[address].mailbox)
 
+    async def settle(self) -> None:
+        """Until no actor is coming or leaving."""
+        await self._moves.wait()
+
     def stop_mailbox(self, address: str) -> None:
         """Let this actor take no message until further notice; they wait."""
         self._hosted[address].paused = True

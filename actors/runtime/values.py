@@ -20,7 +20,7 @@ coerced, but an int where a float is asked for (a whole number of seconds travel
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from collections.abc import Set as AbstractSet
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import partial
 from pathlib import Path, PosixPath
 from typing import Any, NewType, TypeVar, get_args, get_origin
@@ -118,7 +118,9 @@ def _at(index: Any, error: Exception) -> IterableValidationError:
 
 
 def _scalar(kind: type) -> Structure:
-    def structure(data: Any, _: Any) -> Any:
+    def structure(data: Any, asked: Any) -> Any:
+        if asked is not kind and _is_enum(asked):  # cattrs dispatches by class first, and a StrEnum is a str there
+            return _enum(data, asked)
         if type(data) is not kind:  # a bool is an int for isinstance, and must not be one here
             raise _wrong(kind.__name__, data)
         return data
@@ -294,11 +296,11 @@ def _ascending(plain: Any) -> Any:
 def _made() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for kind in (int, str, bool, bytes):
-        # by identity, not by class: a StrEnum is a str for single dispatch, and must be read as an Enum
-        converter.register_structure_hook_func(partial(operator.is_, kind), _scalar(kind))
+        converter.register_structure_hook(kind, _scalar(kind))
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook_func(_is_enum, _enum)
-    converter.register_unstructure_hook_func(_is_enum, operator.attrgetter("value"))
+    for enum in (Enum, StrEnum):
+        converter.register_unstructure_hook(enum, operator.attrgetter("value"))
     for path in (Path, PosixPath):
         converter.register_structure_hook(path, _path)
         converter.register_unstructure_hook(path, str)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from actors.errors import Defect
+from actors.errors import Defect, StoreError
 from actors.runtime.actor import Actor, Heard, Key, Record, Say, Tick, Turn
 from actors.runtime.catalogue import Catalogue
 from actors.runtime.clock import Clock, RealClock
@@ -204,9 +204,13 @@ class HaltingStore(SqliteStore):
         self.before_commit = Halt()
         self.after_commit = Halt()
         self.groups: list[Sequence[Change]] = []
+        self.refusals = 0
 
     async def commit(self, changes: Sequence[Change]) -> None:
         await self.before_commit.here()
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreError("no room")
         await super().commit(changes)
         self.journal.append("store")
         self.groups.append(changes)
@@ -281,15 +285,13 @@ class Peer:
         await self.broker.open(PEER, self._hear)
         await self.broker.bind(address)
 
-    async def say(self, target: str, body: object, cast: Cast | None = None, message: str | None = None) -> Envelope:
+    def envelope(self, target: str, body: object, cast: Cast | None = None, message: str | None = None) -> Envelope:
         self._count += 1
-        envelope = CATALOGUE.encode(
-            Say(target=target, body=body, cast=cast),
-            source=PEER,
-            id=message or f"peer-{self._count}",
-            causation="test",
-            sent_at=0.0,
-        )
+        say = Say(target=target, body=body, cast=cast)
+        return CATALOGUE.encode(say, source=PEER, id=message or f"peer-{self._count}", causation="test", sent_at=0.0)
+
+    async def say(self, target: str, body: object, cast: Cast | None = None, message: str | None = None) -> Envelope:
+        envelope = self.envelope(target, body, cast, message)
         await self.broker.publish(envelope)
         return envelope
 
@@ -303,8 +305,12 @@ class Peer:
     def bodies(self) -> list[object]:
         return [heard.body for heard in self.heard]
 
-    async def dead_reasons(self) -> list[str]:
-        return [letter.reason for letter in await self.broker.dead_letters()]
+    async def dead_reasons(self, count: int = 0) -> list[str]:
+        """The reasons of all dead letters, once there are so many."""
+        async with asyncio.timeout(WITHIN_S):
+            while len(letters := await self.broker.dead_letters()) < count:  # they do not announce themselves
+                await asyncio.sleep(0.01)
+        return [letter.reason for letter in letters]
 
 
 class Steady:

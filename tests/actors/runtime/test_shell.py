@@ -111,7 +111,7 @@ async def test_a_word_to_nobody_is_a_dead_letter_and_stops_nothing(world: World)
     await world.watch.until(lambda: bool(world.peer.heard))
 
     assert world.peer.bodies == [Poked(numbers=frozenset({1, 2}))]
-    assert await world.peer.dead_reasons() == ["unroutable"]
+    assert await world.peer.dead_reasons(1) == ["unroutable"]
     assert world.node.counts["say_unroutable"] == 1
 
 
@@ -163,7 +163,7 @@ async def test_a_defect_takes_back_its_own_turn_only_and_is_a_dead_letter(world:
 
     assert await world.record(A, Tally) == Tally(numbers=frozenset({1}))
     assert await world.record(B, Tally) == Tally(numbers=frozenset({2}))
-    (reason,) = await world.peer.dead_reasons()
+    (reason,) = await world.peer.dead_reasons(1)
     assert reason.startswith(f"defect of {A}: ")
     assert world.node.counts["restarts"] == 1
 
@@ -178,7 +178,7 @@ async def test_an_actor_whose_machine_fails_to_obey_is_restarted_with_what_was_s
 
     assert world.peer.bodies == [Poked(numbers=frozenset({7, 8}))]
     assert actor.stopped == 1
-    assert await world.peer.dead_reasons() == [f"defect of {A}: the machine does not follow"]
+    assert await world.peer.dead_reasons(1) == [f"defect of {A}: the machine does not follow"]
 
 
 async def test_an_onlooker_that_fails_stops_nothing(world: World):
