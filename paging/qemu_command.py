@@ -72,12 +72,19 @@ def _boot(definition: Definition, inherited: Inherited) -> list[str]:
     words = ["-kernel", _file(inherited.kernel)]
     if inherited.initrd is not None:
         words += ["-initrd", _file(inherited.initrd)]
-    line = definition.cmdline if definition.boot == "linux" else workload_line(definition.workload)
-    return [*words, "-append", line]
+    return [*words, "-append", kernel_line(definition)]
+
+
+def kernel_line(definition: Definition) -> str:
+    """A kernel that is named brings its own command line; ours (the test guest and the Linux guest) take the workload's."""
+    if definition.kernel is not None:
+        return definition.cmdline
+    console = "console=ttyS0 quiet panic=-1 " if definition.boot == "linux" else ""
+    return f"{console}{workload_line(definition.workload)} {definition.cmdline}".strip()
 
 
 def workload_line(workload: Workload) -> str:
-    """The test guest's parameters (paging/native/guest/main.c)."""
+    """The parameters of our guests (paging/native/guest/main.c, paging/native/linux/init)."""
     fill, hot = workload.fill_bytes // PAGE_BYTES, workload.hot_bytes // PAGE_BYTES
     return f"fill={fill} hot={hot} writes={workload.writes_per_s} checks={workload.checks_per_s} seed={workload.seed}"
 

@@ -10,7 +10,7 @@ import attrs
 
 from paging.errors import GuestError
 from paging.guest import Definition
-from paging.native import SHIM, TEST_GUEST
+from paging.native import LINUX_INITRD, LINUX_KERNEL, SHIM, TEST_GUEST
 from paging.process_identity import write_pid
 from paging.qemu_build import QemuBuild
 from paging.qemu_command import Inherited, command, disk_socket_path
@@ -124,18 +124,26 @@ class _Descriptors:
 def _inherit(definition: Definition, files: Files, build: QemuBuild, user: User, opened: _Descriptors) -> Inherited:
     root = build.open_root()
     disks = [disk_socket_path(disk) for disk in definition.disks]
-    kernel = definition.kernel or (str(TEST_GUEST) if definition.boot == "test" else "")
+    kernel, initrd = _images(definition)
     try:
         return Inherited(
             ram=opened.keep(make_ram(files.ram, definition.memory_bytes, user)),
-            kernel=opened.path(kernel, os.O_RDONLY),
-            initrd=opened.path(definition.initrd, os.O_RDONLY) if definition.initrd else None,
+            kernel=opened.path(kernel, os.O_RDONLY), initrd=opened.path(initrd, os.O_RDONLY) if initrd else None,
             qmp=opened.listener(files.qmp), console=opened.listener(files.console),
             root=opened.keep(root) if root is not None else None,
             disk_sockets=tuple(opened.path(path, os.O_PATH) if path else None for path in disks),
         )  # fmt: skip
     except FileNotFoundError as error:
-        raise GuestError(f"{definition.vm}: {error.filename!r} is missing: make setup builds the test guest") from error
+        raise GuestError(f"{definition.vm}: {error.filename} is missing; make setup builds the guests' images") from error
+
+
+def _images(definition: Definition) -> tuple[Path | str, Path | str | None]:
+    """Kernel and initial file system: those that are named, or ours."""
+    if definition.kernel is not None:
+        return definition.kernel, definition.initrd
+    if definition.boot == "linux":
+        return LINUX_KERNEL, LINUX_INITRD
+    return TEST_GUEST, None
 
 
 def make_ram(path: Path, size: int, user: User) -> int:
