@@ -93,6 +93,7 @@ class SqliteStore(Store):
         self._lock = self._take_lock()
         _create(self.path)
         self._database = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        self._recognise()
         (mode,) = self._opened.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"{self.path}: this file system gives SQLite no write-ahead log; put the store on a local disk")
@@ -109,6 +110,12 @@ class SqliteStore(Store):
             remedy = "stop that node, or give this one a store file of its own"
             raise StoreError(f"{self.path}: another node works on this store ({beside} is locked); {remedy}") from error
         return lock
+
+    def _recognise(self) -> None:
+        """Before anything is written: a database of somebody else is left as it is."""
+        tables = {name for (name,) in self._opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if tables and "meta" not in tables:
+            raise StoreError(f"{self.path}: this database is no store of swapferry; give another path")
 
     def _migrate(self) -> None:
         self._opened.execute("BEGIN IMMEDIATE")

@@ -308,7 +308,8 @@ class Peer:
     async def dead_reasons(self, count: int = 0) -> list[str]:
         """The reasons of all dead letters, once there are so many."""
         async with asyncio.timeout(WITHIN_S):
-            while len(letters := await self.broker.dead_letters()) < count:  # they do not announce themselves
+            # nobody announces dead letters
+            while len(letters := await self.broker.dead_letters()) < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return [letter.reason for letter in letters]
 

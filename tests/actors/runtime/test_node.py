@@ -59,7 +59,8 @@ def no_actor(fields: dict) -> None:
         (no_actor, f"no actor {B} on node n1"),
     ],
 )
-async def test_bad_input_is_a_dead_letter_with_its_reason_and_changes_nothing(world: World, spoil, reason: str):
+async def test_bad_input_is_a_dead_letter_with_its_reason_and_changes_nothing(either_world: World, spoil, reason: str):
+    world = either_world
     await world.open(Tallier(A))
     await world.broker.bind(B)  # a route without an actor
     await world.peer.say(A, Poke(number=1))
