@@ -6,7 +6,9 @@ caller's back and keep publishes hanging. No AMQP call on a shared channel is ev
 its own that is watched from outside, and when it is late the whole connection is given up.
 
 Where the servers differ: 4.x limits quorum deliveries to 20 by default (the topology always names a limit), refuses
-messages above 16 MiB, and from 4.3 keeps its own count of connection losses apart from the delivery count.
+messages above 16 MiB, and from 4.3 keeps its own count of connection losses apart from the delivery count. 3.10 writes
+the name of a new quorum queue to disk up to half a second after the declaration: a power cut within that time leaves a
+queue without a leader, which answers nobody (`rabbitmqctl delete_queue` and the node's reconnect bring a new one).
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
     ChannelPreconditionFailed,
+    InvalidFrameError,
     ProbableAuthenticationError,
     PublishError,
 )
@@ -50,9 +53,6 @@ CLOSE_TIMEOUT_S = 3.0
 
 SERVER_VERSION_MIN = (3, 10)
 """at-least-once dead-lettering"""
-
-REFUSALS = {403, 530}
-"""reply codes "access refused" and "not allowed" (no such virtual host)"""
 
 CONSUMER_TAG = "node"
 
@@ -295,7 +295,7 @@ class _Link:
         if keeper.done():
             await keeper
         if not self._ready.is_set():
-            raise Transient(f"no answer from {without_password(self._url)}: {self._last_error!r}")
+            raise Transient(f"no connection to {without_password(self._url)}: {self._last_error}")
 
     async def close(self) -> None:
         """Send what is under way, then let the connection go. Closing takes what aiormq has not yet written with it, so
@@ -425,9 +425,13 @@ class _Link:
 def _sorted(error: BaseException, url: URL) -> BaseException:
     """A failure to connect by what can be done about it."""
     shown = without_password(url)
-    refused = isinstance(error, AMQPError) and bool(error.args) and error.args[0] in REFUSALS
-    if refused or isinstance(error, AuthenticationError | ProbableAuthenticationError):
-        return Unusable(f"{shown} refuses this user or virtual host: {error}")
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return Unusable(f"{shown} refuses this user: {error}")
+    if isinstance(error, InvalidFrameError):  # aiormq keeps the server's code to itself, so it may be for good or not
+        return Transient(f"{shown} broke off the handshake; does its virtual host exist, and may this user enter it?")
+    if isinstance(error, TimeoutError):
+        remedy = "if it runs, look for a queue without a leader: rabbitmq-queues quorum_status QUEUE"
+        return Transient(f"{shown} did not answer within {CONNECT_TIMEOUT_S} s; {remedy}")
     if isinstance(error, ChannelPreconditionFailed):
         return Unusable(f"{shown} has a queue or exchange of that name with other properties; delete it there: {error}")
     return error

@@ -54,7 +54,7 @@ class World(ABC):
         self.topology = Topology(prefix=f"test-{next(_prefixes)}", delivery_limit=delivery_limit)
         self._nodes: list[Node] = []
 
-    async def node(self, name: str, *addresses: str, prefetch: int = 256, publish_timeout_s: float = 30.0) -> Node:
+    async def node(self, name: str, *addresses: str, prefetch: int = 256, publish_timeout_s: float = PATIENCE_S) -> Node:
         """A node that is open and bound."""
         node = Node(self.make(prefetch, publish_timeout_s))
         self._nodes.append(node)
@@ -66,9 +66,11 @@ class World(ABC):
     async def dead_letters(self, node: Node, count: int) -> list[DeadLetter]:
         """The dead letters, once there are so many."""
         async with asyncio.timeout(PATIENCE_S):
-            while len(letters := await node.broker.dead_letters()) < count:
+            while True:  # nothing tells when a message became a dead letter
+                letters = await node.broker.dead_letters()
+                if len(letters) >= count:
+                    return list(letters)
                 await asyncio.sleep(0.01)
-        return list(letters)
 
     async def close(self) -> None:
         """Close all nodes."""
@@ -142,6 +144,7 @@ class RabbitWorld(World):
             await exchange.publish(aio_pika.Message(raw), routing_key=address)
 
     async def stop(self) -> None:
+        await asyncio.to_thread(self.server.write_names)
         await asyncio.to_thread(self.server.kill)
 
     async def start(self) -> None:
