@@ -118,10 +118,7 @@ class Incoming:
                 self._pages.table.clear(page)
                 self._spilled[entry.device].discard(entry.slot)
                 self._pages.pool.give(entry.device, entry.slot)
-        resident = [page for page in pages if page in self._pages.clock]
-        if resident:
-            self._pages.memory.drop(runs_of(resident))
-            self._pages.clock.left(resident)
+        self._pages.forget([page for page in pages if page in self._pages.clock])
 
     def _take_pages(self, body: bytes) -> None:
         for run in frames.parse_page_runs(body):

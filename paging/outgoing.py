@@ -65,12 +65,15 @@ class Outgoing:
         resident = np.flatnonzero(self._pages.memory.resident() & ~swapped).tolist()
         for first, count in runs_of(resident):
             for start in range(first, first + count, frames.RUN_PAGES_MAX):
-                piece = (start, min(frames.RUN_PAGES_MAX, first + count - start))
-                _, filled = split_zero(self._pages.memory, [piece])
-                yield from self._runs(filled)
+                yield from self._runs(self._filled(range(start, min(start + frames.RUN_PAGES_MAX, first + count))))
         for run in self._far():
             contents = [(run.page + index, memoryview(self._far_content(run.page + index))) for index in range(run.count)]
             yield from self._runs(contents)
+
+    def _filled(self, pages: range) -> list[tuple[int, memoryview]]:
+        # A fault may send off a zero page meanwhile; one that is not zero and in no slot stays while the guest is frozen.
+        with self._pages.lock:
+            return split_zero(self._pages.memory, runs_of([page for page in pages if page in self._pages.clock]))[1]
 
     def _far(self) -> Iterator[TableRun]:
         table = self._pages.table

@@ -10,6 +10,7 @@ At most `limit + batch` pages are resident at any time: at that mark a batch goe
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +25,9 @@ from paging.policy import BATCH_PAGES, Clock, runs_of
 from paging.slot_pool import SlotPool
 from paging.slots import SlotSet
 from paging.swap_table import Entry, Phase, SwapTable
+
+_LOOKS = 16
+"""How many batches a fault may look through for zero pages; a fault that is tried again looks further"""
 
 
 class Pages:
@@ -46,6 +50,8 @@ class Pages:
         """page -> why its fault is unanswered, in order of appearance"""
         self._out = PageOut(memory, table, self.devices, self.pool, self.clock)
         self._latencies = Latencies()
+        self._visitors: deque[int] = deque()
+        """pages that came in while the guest stood still"""
         self._faults = self._evicted = self._allocated_max = 0
         self._recover()
 
@@ -129,6 +135,15 @@ class Pages:
             self.pool.arm(self.pool.armed(), {})
             self._drop_resident()
 
+    def forget(self, pages: list[int]) -> None:
+        """While filling: these resident pages are another's, drop them."""
+        with self.lock:
+            gone = set(pages)
+            self._visitors = deque(page for page in self._visitors if page not in gone)
+            if pages:
+                self.memory.drop(runs_of(pages))
+                self.clock.left(pages)
+
     def settle(self) -> None:
         """filling -> loaded: all has arrived."""
         self._enter(Phase.LOADED, Phase.FILLING)
@@ -194,13 +209,23 @@ class Pages:
             if self.table.phase is Phase.RUNNING:
                 self.table.clear(page)
                 self.pool.give(entry.device, entry.slot)
+        if self.table.phase is not Phase.RUNNING:
+            self._visitors.append(page)
         self.clock.placed(page)
 
     def _make_room(self, page: int) -> None:
-        gone = self._evict() if self.table.phase is Phase.RUNNING else self._drop_copies()
+        gone = self._evict_hard() if self.table.phase is Phase.RUNNING else self._send_visitors_off()
         if not gone:
             why = self.trouble or OutOfSlots("RAM is full and nothing may go out while the guest stands still")
             raise type(why)(f"page {page} cannot come in: {why}")
+
+    def _evict_hard(self) -> int:
+        """Without a free slot, zero pages can still leave: look for some among the batches that are next."""
+        for _ in range(_LOOKS):
+            gone = self._evict()
+            if gone or not isinstance(self.trouble, OutOfSlots):
+                return gone
+        return 0
 
     def _evict(self) -> int:
         self._sample()
@@ -208,22 +233,25 @@ class Pages:
         self._evicted += gone
         return gone
 
-    def _drop_copies(self) -> int:
-        """Drop resident pages whose slots hold the same bytes: room while the table must not change."""
-        both = np.flatnonzero(self.table.swapped() & self.clock.resident()).tolist()[: self.batch]
-        same = []
-        for first, count in runs_of(both):
-            self.memory.fence((first, count))
-            for page in range(first, first + count):
-                entry = self.table.at(page)
-                if entry is not None and zlib.crc32(self.memory.read((page, 1))) == entry.checksum:
-                    same.append(page)
-                else:
-                    self.memory.release((page, 1))
-        if same:
-            self.memory.drop(runs_of(same))
-            self.clock.left(same)
-        return len(same)
+    def _send_visitors_off(self) -> int:
+        """Make room while the guest stands still and the table must not change: drop pages that came in meanwhile and are
+        as they came, since their slots (or nothing, for zeros) say the same."""
+        gone: list[int] = []
+        while self._visitors and len(gone) < self.batch:
+            page = self._visitors.popleft()
+            self.memory.fence((page, 1))
+            if self._is_unchanged(page):
+                gone.append(page)
+            else:
+                self.memory.release((page, 1))
+        if gone:
+            self.memory.drop(runs_of(sorted(gone)))
+            self.clock.left(gone)
+        return len(gone)
+
+    def _is_unchanged(self, page: int) -> bool:
+        content, entry = self.memory.read((page, 1)), self.table.at(page)
+        return zlib.crc32(content) == entry.checksum if entry else not any(content)
 
     def _enter(self, phase: Phase, *before: Phase) -> None:
         with self.lock:
@@ -243,10 +271,13 @@ class Pages:
         self.clock.placed_all(np.flatnonzero(resident))
         if self.table.phase is Phase.RUNNING:
             self._let_resident_win()
+        else:
+            self._visitors.extend(np.flatnonzero(self.table.swapped() & resident).tolist())
         self._sample()
 
     def _let_resident_win(self) -> None:
         """The guest may have written to a resident page since it came in: its entry is stale, its slot not needed."""
+        self._visitors.clear()
         both = np.flatnonzero(self.table.swapped() & self.clock.resident())
         freed = [entry for page in both.tolist() if (entry := self.table.at(page))]
         self.table.clear_pages(both)
@@ -258,6 +289,7 @@ class Pages:
         if pages:
             self.memory.drop(runs_of(pages))
         self.clock.left(np.flatnonzero(self.clock.resident()).tolist())
+        self._visitors.clear()
 
     def _sample(self) -> None:
         self._allocated_max = max(self._allocated_max, self.memory.allocated_bytes())

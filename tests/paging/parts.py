@@ -66,7 +66,9 @@ class FaultyDevice(SlotDevice):
 class Desk:
     """One guest's pages over real devices, with a hand that touches memory as a guest does."""
 
-    def __init__(self, directory: Path, devices: Sequence[DevicePath], *, pages: int = 200, limit: int = 50, batch: int = 8) -> None:
+    def __init__(
+        self, directory: Path, devices: Sequence[DevicePath], *, pages: int = 200, limit: int = 50, batch: int = 8
+    ) -> None:
         self.directory, self.limit, self.batch = directory, limit, batch
         directory.mkdir(exist_ok=True)
         self.devices = {where.name: FaultyDevice(FileDevice.open(where)) for where in devices}
