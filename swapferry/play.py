@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+import structlog
 
 from actors.runtime.clock import RealClock
+from bus.errors import Transient
+from bus.rabbit_removal import remove
 from bus.topology import Topology
 from scenarios.faults import Faults
 from scenarios.parts import Parts
@@ -22,6 +25,8 @@ from swapferry.logs import log_everything_to
 from swapferry.processes import ManyProcesses
 from swapferry.screen import Screen
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers
+
+log = structlog.get_logger("swapferry.play")
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +55,16 @@ async def play(wish: Wish, screen: Screen) -> Report:
             return await runner.run("embedded" if wish.bus == EMBEDDED else "rabbitmq", wish.guest)
         finally:
             parts.close()
+            await _remove_queues(wish, topology)
+
+
+async def _remove_queues(wish: Wish, topology: Topology) -> None:
+    if wish.bus == EMBEDDED:
+        return
+    try:
+        await remove(wish.bus, topology, [host.name for host in wish.scenario.hosts])
+    except Transient as error:
+        log.error("queues_left", error=str(error))
 
 
 def _world(wish: Wish, parts: Parts, faults: Faults, directories: Rooms, topology: Topology, *, user: str) -> World:

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"bus": 1, "paging": 1, "actors": 2, "scenarios": 3, "swapferry": 4}
 
 KEEPERS = {
-    "aio_pika": ("bus/rabbit.py",),
-    "aiormq": ("bus/rabbit.py",),
+    "aio_pika": ("bus/rabbit",),
+    "aiormq": ("bus/rabbit",),
     "sqlite3": ("actors/runtime/sqlite.py",),
     "qemu": ("paging/qemu",),
     "fcntl.ioctl": ("paging/uffd", "paging/file_device.py"),
