@@ -25,7 +25,7 @@ class Errands:
     async def wait(self) -> None:
         """Until nothing is under way any more, also what was started meanwhile."""
         while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(list(self._tasks))  # unlike gather it leaves them alone when the waiting is cancelled
 
     async def cancel(self) -> None:
         """Stop everything where it stands."""

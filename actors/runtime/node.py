@@ -14,10 +14,12 @@ from actors.errors import Malformed, StoreError
 from actors.runtime.actor import Actor, Heard, Inbox, Record, Say
 from actors.runtime.catalogue import Catalogue
 from actors.runtime.clock import Clock, Random
+from actors.runtime.deciding import IDS, Decider
 from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Mailbox, Parcel
-from actors.runtime.shell import IDS, STORE_PAUSE_S, Onlooker, Ports, Shell
+from actors.runtime.saying import Speaker
+from actors.runtime.shell import STORE_PAUSE_S, Onlooker, Shell
 from actors.runtime.store import Store
 from actors.runtime.supervisor import Policy, Supervisor, Verdict
 from bus.broker import Broker, Delivery
@@ -67,8 +69,8 @@ class Node(Inbox):
         self._busy = busy
         self._mailbox_max = mailbox_max
         self._supervisor = Supervisor(clock, policy or Policy())
-        ports = Ports(broker=broker, store=store, catalogue=catalogue, clock=clock, random=random, observe=observe)
-        self._shell = Shell(ports, counts=self.counts, failed=self._failed)
+        decider, speaker = Decider(catalogue, clock, random), Speaker(broker, self.counts)
+        self._shell = Shell(decider, store, speaker, clock, observe=observe, counts=self.counts, failed=self._failed)
         self._hosted: dict[str, Hosted] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._moves = Errands()
@@ -93,6 +95,7 @@ class Node(Inbox):
         for actor in actors:
             self.spawn(actor)
         await self._moves.wait()
+        await self._look_for_orphans()
         early, self._early = self._early or [], None
         for delivery in early:
             self._deliver(delivery)
@@ -100,6 +103,12 @@ class Node(Inbox):
         self._running.add_done_callback(self._ended)
         for hosted in self._hosted.values():
             self._shell.ready(hosted)
+
+    async def _look_for_orphans(self) -> None:
+        """A record whose actor nobody started is kept: who should have started it may have failed."""
+        for address in await self._store.actors():
+            if address not in self._hosted:
+                _log.warning("record_without_actor", actor=address, node=self.name)
 
     async def stop(self) -> None:
         """Take nothing more, finish the turns under way, let go of everything. What still waits was not acked: the broker
@@ -109,7 +118,7 @@ class Node(Inbox):
         self._over = True
         if self._running is not None:
             self._shell.close()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await asyncio.wait([self._running])
         await self._shell.finish()
         await self._cancel_moves()
         await self._shell.letters.wait()
@@ -121,7 +130,7 @@ class Node(Inbox):
         self._over = True
         if self._running is not None:
             self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await asyncio.wait([self._running])
         await self._shell.abort()
         await self._cancel_moves()
         await self._let_go()

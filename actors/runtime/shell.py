@@ -15,30 +15,23 @@ is acked: so its words leave in the order of its decisions.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
-from uuid import UUID, uuid5
 
-import attrs
 import structlog
 
 from actors.errors import Malformed, StoreError
-from actors.runtime.actor import Decision, Heard, Say, Tick, Turn
+from actors.runtime.actor import Heard, Say, Tick
 from actors.runtime.alarms import Alarms
-from actors.runtime.catalogue import Catalogue
-from actors.runtime.clock import Clock, Random
+from actors.runtime.clock import Clock
+from actors.runtime.deciding import Decided, Decider
 from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Parcel
 from actors.runtime.observed import Observed, log, observed
-from actors.runtime.store import Change, Store, TimerRow
-from bus.broker import Broker
-from bus.envelope import Envelope
-from bus.errors import BusError, Transient, Unroutable
+from actors.runtime.saying import Speaker, about
+from actors.runtime.store import Store
 
-IDS = UUID("6f6c1b8e-0d3b-5c0e-9a52-5b1f0a7c4f11")
-"""the namespace of all message ids of swapferry"""
-TIMER_JITTER = 0.2
 STORE_PAUSE_S = 1.0
 GROUP_TURNS_MAX = 256
 
@@ -52,38 +45,28 @@ class Onlooker(Protocol):
         """A turn was stored."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Decided:
-    """A turn that came to a decision and is not stored yet."""
-
-    hosted: Hosted
-    parcel: Parcel
-    heard: Heard
-    decision: Decision
-    words: Sequence[Envelope]
-    change: Change
-
-
-@attrs.frozen(kw_only=True)
-class Ports:
-    """What the shell works with."""
-
-    broker: Broker
-    store: Store
-    catalogue: Catalogue
-    clock: Clock
-    random: Random
-    observe: Onlooker | None = None
-
-
 class Shell:
-    """Runs the turns of all actors of one node."""
+    """Runs the turns of all actors of one node. `failed` is told which actor met a defect."""
 
-    def __init__(self, ports: Ports, *, counts: Counter[str], failed: Callable[[Hosted, Exception], None]) -> None:
-        self._ports = ports
+    def __init__(
+        self,
+        decider: Decider,
+        store: Store,
+        speaker: Speaker,
+        clock: Clock,
+        *,
+        observe: Onlooker | None,
+        counts: Counter[str],
+        failed: Callable[[Hosted, Exception], None],
+    ) -> None:
+        self._decider = decider
+        self._store = store
+        self._speaker = speaker
+        self._clock = clock
+        self._onlooker = observe
         self._counts = counts
         self._failed = failed
-        self._alarms: Alarms[Hosted] = Alarms(ports.clock, self._ring)
+        self._alarms: Alarms[Hosted] = Alarms(clock, self._ring)
         self._ready: dict[Hosted, None] = {}
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -141,65 +124,21 @@ class Shell:
             hosted = next(iter(self._ready))
             del self._ready[hosted]
             if (decided := self._next_turn(hosted)) is not None:
+                self._counts["heard"] += 1
                 hosted.take_turn()
                 group.append(decided)
         return group
 
     def _next_turn(self, hosted: Hosted) -> Decided | None:
         while hosted.ready:
-            parcel = self._take(hosted)
+            parcel = self._decider.take(hosted)
             try:
-                heard = self._hear(hosted, parcel)
-                return self._decide(hosted, parcel, heard)
+                return self._decider.decide(hosted, parcel)
             except Malformed as error:
                 self.refuse(hosted.address, parcel, str(error))
             except Exception as error:  # noqa: BLE001 - whatever an actor raises is its defect, never the node's
                 self.defect(hosted, parcel, error)
         return None
-
-    def _take(self, hosted: Hosted) -> Parcel:
-        while (timer := hosted.mailbox.take_ring()) is not None:
-            if (row := hosted.timers.get(timer)) is not None:
-                return Parcel(heard=_tick(hosted.address, timer, row))
-        parcel = hosted.mailbox.take()
-        assert parcel is not None, "only the mailbox of a ready actor is asked; a stopped timer is silenced in it"
-        return parcel
-
-    def _hear(self, hosted: Hosted, parcel: Parcel) -> Heard:
-        heard = parcel.heard
-        if heard is None:
-            assert parcel.delivery is not None, "a parcel comes from the bus or from this node"
-            heard = self._ports.catalogue.decode(parcel.delivery.envelope)
-        if type(heard.body) not in hosted.hears:
-            raise Malformed(f"{hosted.address} does not hear {type(heard.body).__name__}")
-        return heard
-
-    def _decide(self, hosted: Hosted, parcel: Parcel, heard: Heard) -> Decided:
-        hosted.actor.before(hosted.record, heard)
-        turn = Turn(hosted.record, heard)
-        hosted.actor.decide(turn)
-        decision = turn.decision()
-        change = Change(actor=hosted.address, values=decision.changes, timers=self._timers(hosted, heard, decision))
-        words = [self._word(hosted.address, heard.id, index, say) for index, say in enumerate(decision.says)]
-        self._counts["heard"] += 1
-        return Decided(hosted=hosted, parcel=parcel, heard=heard, decision=decision, words=words, change=change)
-
-    def _timers(self, hosted: Hosted, heard: Heard, decision: Decision) -> Mapping[str, TimerRow | None]:
-        """The rows of the timers that change. One that is set anew in the turn of its own tick goes on counting."""
-        rang = heard.body if isinstance(heard.body, Tick) else None
-        rows: dict[str, TimerRow | None] = {} if rang is None else {rang.timer: None}
-        for name, after_s in decision.timers.items():
-            if after_s is not None:
-                jitter = 1.0 + TIMER_JITTER * (2.0 * self._ports.random.random() - 1.0)
-                count = rang.count if rang is not None and rang.timer == name else 0
-                rows[name] = TimerRow(due=self._ports.clock.now() + after_s * jitter, count=count)
-            elif name in hosted.timers:
-                rows[name] = None
-        return rows
-
-    def _word(self, address: str, heard: str, index: int, say: Say) -> Envelope:
-        word = str(uuid5(IDS, f"{heard}/{index}"))
-        return self._ports.catalogue.encode(say, source=address, id=word, causation=heard, sent_at=self._ports.clock.now())
 
     # store
 
@@ -208,7 +147,7 @@ class Shell:
         if not changes:
             return True
         try:
-            await self._ports.store.commit(changes)
+            await self._store.commit(changes)
         except StoreError as error:
             self._counts["store_refused"] += 1
             _log.error("store_refused", turns=len(group), error=str(error), pause_s=STORE_PAUSE_S)
@@ -282,53 +221,29 @@ class Shell:
 
     def _show(self, decided: Decided) -> None:
         decision = decided.decision
-        seen = observed(self._ports.clock.now(), decided.hosted.address, decided.heard, decision.events, decision.says)
+        seen = observed(self._clock.now(), decided.hosted.address, decided.heard, decision.events, decision.says)
         log(seen)
-        if self._ports.observe is None:
+        if self._onlooker is None:
             return
         try:
-            self._ports.observe(seen)
+            self._onlooker(seen)
         except Exception as error:  # noqa: BLE001 - who only looks on must not stop a turn
             _log.error("onlooker_failed", error=repr(error), exc_info=error)
 
     async def _say_and_ack(self, decided: Decided) -> None:
         try:
-            await self._say_all(decided.words)
+            await self._speaker.say_all(decided.words)
             if decided.parcel.delivery is not None:
                 await decided.parcel.delivery.ack()
         finally:
             decided.hosted.end_turn()
             self.ready(decided.hosted)
 
-    async def _say_all(self, words: Sequence[Envelope]) -> None:
-        """Words to one target one after another, in order; different targets do not wait for each other."""
-        targets: dict[str, list[Envelope]] = {}
-        for word in words:
-            targets.setdefault(word.target, []).append(word)
-        if len(targets) <= 1:
-            await self._say_in_order(words)
-        else:
-            await asyncio.gather(*map(self._say_in_order, targets.values()))
-
-    async def _say_in_order(self, words: Sequence[Envelope]) -> None:
-        for word in words:
-            await self.say(word)
-
-    async def say(self, word: Envelope) -> None:
-        """Publish it. A failure is counted and logged: what must be heard is said again from the record."""
-        try:
-            await self._ports.broker.publish(word)
-            self._counts["said"] += 1
-        except BusError as error:
-            failure = {Transient: "say_failed", Unroutable: "say_unroutable"}.get(type(error), "say_impossible")
-            self._counts[failure] += 1
-            _log.warning(failure, actor=word.source, target=word.target, type=word.type, error=str(error), **_about(word))
-
     # what does not come to a turn, or fails in it
 
     def reply(self, address: str, heard: Heard, say: Say) -> None:
         """Say something that no turn decided (a user's request that did not fit into the mailbox)."""
-        self.letters.start(self.say(self._word(address, heard.id, 0, say)))
+        self.letters.start(self._speaker.say(self._decider.word(address, heard.id, 0, say)))
 
     def drop(self, parcel: Parcel, why: str, **fields: Any) -> None:
         """Ack it, count it, forget it: the protocol asks again."""
@@ -345,31 +260,21 @@ class Shell:
             _log.warning("message_refused", actor=address, reason=reason)
             return
         letter = delivery.envelope
-        _log.warning("message_dead_lettered", actor=address, reason=reason, message=letter.id, type=letter.type, **_about(letter))
+        _log.warning("message_dead_lettered", actor=address, reason=reason, message=letter.id, type=letter.type, **about(letter))
         self.letters.start(delivery.reject(reason))
 
     def defect(self, hosted: Hosted, parcel: Parcel, error: Exception) -> None:
         """A turn failed: its message is dead-lettered, its actor is the supervisor's."""
         self._counts["defects"] += 1
         reason = f"defect of {hosted.address}: {error or type(error).__name__}"
-        context = {} if parcel.delivery is None else _about(parcel.delivery.envelope)
+        context = {} if parcel.delivery is None else about(parcel.delivery.envelope)
         _log.error("actor_defect", actor=hosted.address, error=repr(error), exc_info=error, **context)
         self.refuse(hosted.address, parcel, reason)
         self._failed(hosted, error)
 
     def _ring(self, hosted: Hosted, timer: str) -> None:
         row = hosted.timers.get(timer)
-        if row is not None and row.due <= self._ports.clock.now():  # else it was stopped or set anew meanwhile
+        if row is not None and row.due <= self._clock.now():  # else it was stopped or set anew meanwhile
             hosted.mailbox.ring(timer)
             self.ready(hosted)
 
-
-def _tick(address: str, timer: str, row: TimerRow) -> Heard:
-    """What is heard when a timer rings: the same again after a crash."""
-    ring = f"{address}/{timer}/{row.due!r}/{row.count}"
-    return Heard(id=str(uuid5(IDS, ring)), source=address, body=Tick(timer=timer, count=row.count + 1))
-
-
-def _about(envelope: Envelope) -> dict[str, Any]:
-    """The saga that a message belongs to, as fields of a log line; the message may be one that nobody could read."""
-    return {"saga": envelope.correlation, "vm": (envelope.cast or {}).get("vm"), "row": envelope.row}
