@@ -21,13 +21,18 @@ from actors.messages import (
     Inspect,
     Inspected,
     Migrate,
+    Named,
     Noticed,
     Offer,
     Prepare,
     Reached,
+    Recorded,
     Report,
     Resume,
+    Surveyed,
+    Taken,
     Undo,
+    Unshared,
     Welcome,
     hypervisor,
     vm_instance,
@@ -36,7 +41,7 @@ from actors.moving import Enquiry
 from actors.requests import Request
 from actors.runtime.actor import Actor, Inbox, Key, Record, Tick, Turn
 from actors.runtime.saga import Floor, Progress
-from actors.sagas import source
+from actors.sagas import cleanup, source
 from actors.sagas.migration import MIGRATION
 
 ASK_LAST_S = 30.0
@@ -51,7 +56,7 @@ class Hypervisor(Actor):
     kinds = (*hosting.KINDS, Request, Enquiry, Progress, Floor)
     hears = (
         Migrate, Cancel, Inspect, Enquire, Offer, Welcome, Freeze, Granted, Prepare, Resume, Forget, Closed, Undo, Boot,
-        Report, Noticed, Reached,
+        Report, Noticed, Reached, Named, Taken, Surveyed, Recorded, Unshared,
     )  # fmt: skip
 
     def __init__(self, facts: HostFacts, inbox: Inbox, start: Callable[[Instance], Actor], probe: Probe) -> None:
@@ -88,6 +93,8 @@ class Hypervisor(Actor):
             self._ask_again(turn, name, tick.count)
         elif what == "enquire":
             moving.enquire_again(turn, name, tick.count)
+        elif what == "housekeeping":
+            cleanup.housekeeping(self.facts, turn, tick.count)
         else:
             machines.levels_again(turn, tick.count)
 
@@ -132,6 +139,11 @@ class Hypervisor(Actor):
         Report: lambda self, turn, body: self._go_on(turn, machines.report(turn, body)),
         Noticed: lambda self, turn, body: self._go_on(turn, machines.noticed(turn, body)),
         Boot: lambda self, turn, body: machines.boot(self.facts, turn, body),
+        Named: lambda self, turn, body: cleanup.named(turn, body),  # noqa: ARG005 - one shape for all
+        Taken: lambda self, turn, body: cleanup.taken(turn, body),  # noqa: ARG005
+        Surveyed: lambda self, turn, body: cleanup.regain(turn, body),  # noqa: ARG005
+        Recorded: lambda self, turn, body: cleanup.recorded(turn, body),  # noqa: ARG005
+        Unshared: lambda self, turn, body: cleanup.unshared(turn, body),  # noqa: ARG005
     }
 
     # -- obeying

@@ -48,6 +48,7 @@ def _keep_report(turn: Turn, instance: Instance, body: Report) -> None:
     elif body.level is Level.GONE:
         for kind in (Instance, Armed, Brought):
             turn.drop(kind, instance.id)
+        turn.timer("housekeeping", hosting.HOUSEKEEPING_S)
 
 
 def levels_again(turn: Turn, count: int) -> None:

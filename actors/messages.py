@@ -242,6 +242,77 @@ class Undo:
     restored: tuple[Restored, ...] = ()
 
 
+# -- the cleanup saga: slots come home, devices leave the sharing table (PROTOCOL 5)
+
+
+@attrs.frozen(kw_only=True)
+class Return:
+    """Owner to device: these slots of somebody else's home are idle here."""
+
+    host: str
+    holdings: tuple[Holding, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Taken:
+    """Device to owner: what this Return named is not (or no longer) yours."""
+
+    device: str
+    holdings: tuple[Holding, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Survey:
+    """Home to device: which slots were given back in generations above this one?"""
+
+    since: int
+
+
+@attrs.frozen(kw_only=True)
+class Surveyed:
+    """Device to home: given back in generations above `since`, up to `until`. Each chunk stands for itself; with all of
+    them the home knows everything up to `until`."""
+
+    device: str
+    since: int
+    until: int
+    chunk: int
+    of: int
+    holdings: tuple[Holding, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Regained:
+    """Home to manager: these slots are at home again."""
+
+    home: str
+    holdings: tuple[Holding, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """Manager to home: the sharing table says so too."""
+
+    holdings: tuple[Holding, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Unshare:
+    """Home to manager: none of this device's slots is away; let it leave the sharing table."""
+
+    home: str
+    device: str
+    loan: int
+
+
+@attrs.frozen(kw_only=True)
+class Unshared:
+    """Manager to home: it left."""
+
+    device: str
+    loan: int
+
+
 # -- placing a VM
 
 
@@ -313,6 +384,16 @@ class Noticed:
 
 
 @attrs.frozen(kw_only=True)
+class Named:
+    """Driver to its instance, instance to hypervisor: of the slots that came with a running instance, its table still
+    names these. The set only shrinks while it runs."""
+
+    instance: str
+    revision: int
+    slots: Mapping[str, SlotSet]
+
+
+@attrs.frozen(kw_only=True)
 class Looked:
     """Driver to its instance: the answer to an Inspect."""
 
@@ -332,6 +413,7 @@ BODIES: tuple[type, ...] = (
     Define, Migrate, Cancel, Inspect, Inspected, Verdict,
     Enquire, Offer,
     Register, Welcome, Freeze, Grant, Granted, Prepare, Commit, Resume, Forget, Close, Closed, Abort, Undo,
+    Return, Taken, Survey, Surveyed, Regained, Recorded, Unshare, Unshared,
     Boot, Booted,
 )  # fmt: skip
 """All that may travel on the bus."""

@@ -24,12 +24,15 @@ from actors.messages import (
     Inspect,
     Inspected,
     Migrate,
+    Regained,
     Register,
+    Unshare,
     Verdict,
     hypervisor,
 )
 from actors.runtime.actor import Actor, Tick, Turn
 from actors.runtime.saga import Floor, Progress
+from actors.sagas import cleanup
 from actors.sagas.manager import ManagerFacts
 from actors.sagas.migration import MIGRATION
 
@@ -58,7 +61,7 @@ class ResourceManager(Actor):
 
     address = MANAGER
     kinds = (Placement, Shared, Asked, Starting, ManagerFacts, Progress, Floor)
-    hears = (Define, Migrate, Cancel, Inspect, Register, Commit, Close, Abort, Booted)
+    hears = (Define, Migrate, Cancel, Inspect, Register, Commit, Close, Abort, Booted, Regained, Unshare)
 
     def __init__(self, homes: Mapping[str, str], hosts: frozenset[str]) -> None:
         self.homes, self.hosts = homes, hosts
@@ -179,6 +182,8 @@ class ResourceManager(Actor):
         Cancel: _cancel,
         Inspect: _inspect,
         Booted: _booted,
+        Regained: lambda self, turn, body: cleanup.record(turn, self.homes, body),
+        Unshare: lambda self, turn, body: cleanup.unlist(turn, body),  # noqa: ARG005 - one shape for all
     }
 
 

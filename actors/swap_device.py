@@ -6,10 +6,11 @@ import attrs
 
 from actors.domain.ledger import Right
 from actors.errors import Defect
-from actors.messages import Grant, Undo, swap_device
+from actors.messages import Grant, Return, Survey, Undo, swap_device
 from actors.runtime.actor import Actor, Turn
 from actors.runtime.saga import Floor, Progress
-from actors.sagas.device import DeviceFacts
+from actors.sagas import cleanup
+from actors.sagas.device import DeviceFacts, change, rights
 from actors.sagas.migration import MIGRATION
 from paging.slots import SlotSet
 
@@ -25,7 +26,7 @@ class SwapDevice(Actor):
     """One device. `home` is the host that its slots go back to."""
 
     kinds = (Numbered, Right, DeviceFacts, Progress, Floor)
-    hears = (Grant, Undo)
+    hears = (Grant, Undo, Return, Survey)
 
     def __init__(self, device: str, home: str, slot_count: int) -> None:
         self.device, self.home, self.slot_count = device, home, slot_count
@@ -37,6 +38,12 @@ class SwapDevice(Actor):
             turn.put(Numbered())
             turn.put(Right(owner=self.home, slots=SlotSet.span(0, self.slot_count)), "1")
         cast, body = turn.heard.cast, turn.heard.body
+        if isinstance(body, Survey):
+            cleanup.surveyed(turn, self.device, rights(turn), self.home, body)
+            return
+        if isinstance(body, Return):
+            self._take(turn, body)
+            return
         if cast is None:
             raise Defect(f"{type(body).__name__} for device {self.device} belongs to no saga")
         if self.device not in cast.devices:
@@ -47,6 +54,15 @@ class SwapDevice(Actor):
             MIGRATION.undo(self, turn, cast, body.reason, body.restored, opener_is_me=False)
         else:
             MIGRATION.play(self, turn, cast)
+
+    def _take(self, turn: Turn, body: Return) -> None:
+        if any(holding.device != self.device for holding in body.holdings):
+            raise Defect(f"device {self.device} was given slots of another device")
+        numbered = turn.get(Numbered) or Numbered()
+        changes = cleanup.take(turn, rights(turn), self.home, body, numbered.generation + 1)
+        if changes:
+            change(turn, changes)
+            self.next_generation(turn)
 
     def next_generation(self, turn: Turn) -> int:
         """A generation that no right ever had."""

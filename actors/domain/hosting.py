@@ -16,6 +16,9 @@ from actors.runtime.actor import Turn
 from paging.guest import Definition, Endpoint, Manifest
 from paging.slots import SlotSet, union
 
+HOUSEKEEPING_S = 1.0
+"""between two rounds of returns and surveys; doubles while nothing changes"""
+
 SLACK_SLOTS = 128
 """armed beyond memory - resident limit: two eviction batches may be under way"""
 
@@ -38,6 +41,7 @@ class Counters:
 
     sagas: int = 0
     requests: int = 0
+    loans: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +82,29 @@ class Owned(Holding):
 @attrs.frozen(kw_only=True)
 class Lent(Holding):
     """Home slots that belong to another host, in the generation in which they left."""
+
+
+@attrs.frozen(kw_only=True)
+class Regained(Holding):
+    """Home slots that came back, of which the manager has not confirmed to know."""
+
+
+@attrs.frozen(kw_only=True)
+class Lending:
+    """A home device that may be in the sharing table because of this host. The loan names the last time slots left; it
+    never begins anew, so that a late word about an earlier loan ends nothing."""
+
+    loan: int
+
+
+@attrs.frozen(kw_only=True)
+class Surveyed:
+    """Up to which generation the home knows what was given back on a device; and of the answer that goes on from there,
+    which chunks are here."""
+
+    since: int = 0
+    until: int = 0
+    seen: frozenset[int] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
@@ -131,7 +158,9 @@ class TargetFacts:
         return joined(part for _, part in sorted(self.parts.items()))
 
 
-KINDS: tuple[type, ...] = (Counters, Instance, Owned, Lent, Armed, Brought, Reach, SourceFacts, TargetFacts)
+KINDS: tuple[type, ...] = (
+    Counters, Instance, Owned, Lent, Regained, Lending, Surveyed, Armed, Brought, Reach, SourceFacts, TargetFacts,
+)  # fmt: skip
 
 
 # -- instances and their machines
@@ -194,7 +223,7 @@ def gain(turn: Turn, holding: Holding) -> None:
     put_owned(turn, holding.device, holding.generation, holding.slots)
     for key, lent in turn.all(Lent).items():
         if lent.device == holding.device and lent.generation < holding.generation:
-            _keep(turn, lent, key, lent.slots - holding.slots)
+            keep_lent(turn, lent, key, lent.slots - holding.slots)
 
 
 def lose(turn: Turn, facts: HostFacts, held: Holding, generation: int) -> None:
@@ -207,12 +236,24 @@ def lose(turn: Turn, facts: HostFacts, held: Holding, generation: int) -> None:
     if facts.homes[held.device] != facts.host:
         return
     back = union(one.slots for one in turn.all(Owned).values() if one.device == held.device and one.generation > generation)
-    lent = Lent(device=held.device, generation=generation, slots=held.slots - back)
-    if lent.slots:
-        turn.put(lent, lent.key)
+    gone = held.slots - back
+    if not gone:
+        return
+    before = turn.get(Lent, f"{held.device}/{generation}")
+    lent = Lent(device=held.device, generation=generation, slots=gone | before.slots if before else gone)
+    turn.put(lent, lent.key)
+    known = turn.get(Surveyed, held.device)
+    if known is not None and known.since > generation:
+        # they may have been given back, and surveyed, before this host had heard that they were gone
+        turn.put(Surveyed(since=generation), held.device)
+    counters = turn.get(Counters) or Counters()
+    turn.put(attrs.evolve(counters, loans=counters.loans + 1))
+    turn.put(Lending(loan=counters.loans + 1), held.device)
+    turn.timer("housekeeping", HOUSEKEEPING_S)
 
 
-def _keep(turn: Turn, lent: Lent, key: str, slots: SlotSet) -> None:
+def keep_lent(turn: Turn, lent: Lent, key: str, slots: SlotSet) -> None:
+    """File what is still lent of this."""
     if slots:
         turn.put(attrs.evolve(lent, slots=slots), key)
     else:
@@ -226,6 +267,22 @@ def free_slots(turn: Turn, facts: HostFacts) -> dict[str, SlotSet]:
     used += [by_device(one.holdings) for one in turn.all(TargetFacts).values()]
     owned = by_device(one for one in turn.all(Owned).values() if facts.homes[one.device] == facts.host)
     return {device: slots - union(one.get(device, SlotSet()) for one in used) for device, slots in owned.items()}
+
+
+def idle_foreign(turn: Turn, facts: HostFacts) -> tuple[Holding, ...]:
+    """Slots of other homes that nobody here uses: to be given back. A slot that an open saga names is not idle, whatever
+    the tables say: a staged instance's pages may travel on another way than its slots (PROTOCOL 13.1)."""
+    used = [one.slots for one in turn.all(Brought).values()]
+    used += [by_device(one.grants) for one in turn.all(SourceFacts).values()]
+    used += [by_device(one.holdings) for one in turn.all(TargetFacts).values()]
+    idle = []
+    for owned in turn.all(Owned).values():
+        if facts.homes[owned.device] == facts.host:
+            continue
+        slots = owned.slots - union(one.get(owned.device, SlotSet()) for one in used)
+        if slots:
+            idle.append(Holding(device=owned.device, generation=owned.generation, slots=slots))
+    return tuple(idle)
 
 
 def slots_needed(definition: Definition) -> int:

@@ -58,3 +58,13 @@ def covers(rights: Rights, slot_count: int) -> bool:
     """True if each slot of the device belongs to exactly one owner."""
     everything = union(right.slots for right in rights.values())
     return everything == SlotSet.span(0, slot_count) and sum(len(right.slots) for right in rights.values()) == slot_count
+
+
+def given_back(rights: Rights, home: str, since: int) -> list[tuple[int, SlotSet]]:
+    """What was given back to its home in generations above `since`, ascending. What came home by a grant is not listed:
+    it may hold a guest's pages (PROTOCOL 5)."""
+    return [
+        (generation, right.slots)
+        for generation, right in sorted(rights.items())
+        if generation > since and right.owner == home and right.returned
+    ]

@@ -107,6 +107,9 @@ def hand_over_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
         return Refuse(f"{cast.vm} could not be sent to {cast.target}: {instance.failed}")
     if set(facts.granted) != set(by_device(facts.grants)) or facts.manifest is None:
         return Now.WAIT
+    granted = sum(len(holding.slots) for holding in facts.grants)
+    if facts.manifest.pages_granted != granted:
+        return Refuse(f"{cast.vm} was halted with {granted} slots to grant, and sent with {facts.manifest.pages_granted}")
     return Now.DONE
 
 
@@ -175,6 +178,7 @@ def forget_ready(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     facts = facts_of(turn, cast.saga)
     for holding in facts.grants:
         hosting.lose(turn, actor.facts, holding, facts.granted[holding.device].generation)
+    turn.timer("housekeeping", hosting.HOUSEKEEPING_S)
     return Now.DONE
 
 

@@ -149,6 +149,7 @@ def resume_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     if instance is not None and instance.wanted in (Level.RUNNING, Level.BOOTED) and not instance.reached:
         return Now.WAIT
     turn.drop(TargetFacts, cast.saga)
+    turn.timer("housekeeping", hosting.HOUSEKEEPING_S)
     return Now.DONE
 
 

@@ -10,10 +10,10 @@ from actors import hypervisor, resource_manager, swap_device
 from actors.domain import hosting
 from actors.errors import Defect
 from actors.runtime.saga import Now, Row
-from actors.sagas import migration
+from actors.sagas import cleanup, migration
 from tests.actors.world import Violation, play
 
-SEEDS = 150
+SEEDS = 100
 
 
 def test_random_histories_hold_every_invariant_and_end():
@@ -25,6 +25,7 @@ def test_random_histories_hold_every_invariant_and_end():
 
     rows = {f"row_done {row.name}" for row in migration.ROWS}
     assert rows <= set(seen), f"rows never played: {rows - set(seen)}"
+    assert {"cleaned", "unlisted", "unshared"} <= set(seen)
     assert {"verdict done", "verdict undone", "verdict refused", "verdict already done", "undone undo", "crash"} <= set(seen)
 
 
@@ -68,6 +69,10 @@ def _all_home(turn: Any, facts: Any) -> Any:
     return hosting.by_device(owned)
 
 
+def _all_foreign(turn: Any, facts: Any) -> Any:
+    return tuple(one for one in turn.all(hosting.Owned).values() if facts.homes[one.device] != facts.host)
+
+
 DEFECTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "grant_is_never_taken_back": _undo("device"),
     "placement_stays_locked": _undo("manager"),
@@ -81,6 +86,11 @@ DEFECTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "forget_does_not_lend": _row("forget", ready=lambda _a, _t, _c: Now.DONE),
     "close_leaves_the_device_pending": _row("close", ready=lambda _a, _t, _c: Now.DONE),
     "slots_are_armed_twice": _patched(hosting, "free_slots", _all_home),
+    "nothing_is_given_back": _patched(hosting, "idle_foreign", lambda _t, _f: ()),
+    "slots_of_open_sagas_are_idle": _patched(hosting, "idle_foreign", _all_foreign),
+    "owner_keeps_what_was_taken": _patched(cleanup, "taken", lambda _t, _b: None),
+    "home_does_not_regain": _patched(cleanup, "regain", lambda _t, _b: None),
+    "manager_does_not_record": _patched(cleanup, "record", lambda _t, _h, _b: None),
     "slots_gained_are_not_recorded": _patched(hosting, "gain", lambda _t, _h: None),
 }
 
@@ -96,4 +106,4 @@ def test_a_defect_is_caught(defect: str, monkeypatch: pytest.MonkeyPatch):
 
     caught = (Violation, AssertionError, Defect, LookupError, ValueError, AttributeError)
     with pytest.raises(caught):
-        _play_many(60)
+        _play_many(40)

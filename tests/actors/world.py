@@ -23,6 +23,7 @@ from actors.messages import (
     Cast,
     Define,
     Migrate,
+    Named,
     Reached,
     Report,
     Verdict,
@@ -56,10 +57,11 @@ class Machine:
         self.memory: dict[int, int] = {}
         self.table: dict[int, tuple[str, int]] = {}
         self.armed: Mapping[str, SlotSet] = {}
+        self.revision = 0
 
     def follow(self, wanted: Any) -> Report:
         """Reach the level at once; what it says may still be lost."""
-        self.armed = wanted.armed
+        self.armed, self.revision = wanted.armed, wanted.revision
         report = {"instance": self.instance, "revision": wanted.revision, "level": wanted.level}
         try:
             getattr(self, f"_{wanted.level}")(wanted, report)
@@ -118,7 +120,12 @@ class Machine:
     def live(self) -> None:
         """One random deed of guest or pager."""
         pick, page = self.world.random, self.world.random.randrange(PAGES)
-        if page in self.table and pick.random() < 0.5:
+        deed = pick.random()
+        if deed < 0.15:
+            self._clean()
+        elif deed < 0.3:
+            self.tell_named()
+        elif page in self.table and pick.random() < 0.5:
             self.memory[page] = self.world.contents[self.table.pop(page)]
         elif page in self.memory and pick.random() < 0.6:
             self._page_out(page)
@@ -126,14 +133,38 @@ class Machine:
             self.world.value += 1
             self.memory[page] = self.world.truth[self.vm][page] = self.world.value
 
-    def _page_out(self, page: int) -> None:
+    def _clean(self) -> None:
+        """One step of the background copy: a foreign page moves to an own slot, or a report of what is still named."""
+        foreign = [page for page, (device, slot) in self.table.items() if slot not in self.armed.get(device, SlotSet())]
+        page = self.world.random.choice(foreign) if foreign else None
+        free = self._free()
+        if page is not None and free and self.world.cleaning:
+            slot = self.world.random.choice(free)
+            self.world.write(self, slot, self.world.contents[self.table[page]])
+            self.table[page] = slot
+
+    def clean_all(self) -> None:
+        """The background copy, to its end."""
+        for _ in range(PAGES):
+            self._clean()
+
+    def tell_named(self) -> None:
+        """What of the slots that came with it the table still names."""
+        named: dict[str, list[int]] = {}
+        for device, slot in self.table.values():
+            named.setdefault(device, []).append(slot)
+        body = Named(instance=self.instance, revision=self.revision, slots={one: SlotSet(slots) for one, slots in named.items()})
+        self.world.put(hypervisor(self.host), Heard(id="", source=f"vm.{self.instance}", body=body))
+
+    def _free(self) -> list[tuple[str, int]]:
         used = set(self.table.values())
-        free = [(device, slot) for device, slots in self.armed.items() for slot in slots if (device, slot) not in used]
+        return [(device, slot) for device, slots in self.armed.items() for slot in slots if (device, slot) not in used]
+
+    def _page_out(self, page: int) -> None:
+        free = self._free()
         if free:
             slot = self.world.random.choice(free)
-            if self.world.owner(slot) != self.host:
-                raise Violation(f"{self.instance} writes slot {slot} of {self.world.owner(slot)}")
-            self.world.contents[slot] = self.memory.pop(page)
+            self.world.write(self, slot, self.memory.pop(page))
             self.table[page] = slot
 
     def read(self, page: int) -> int | None:
@@ -179,7 +210,7 @@ class World:
         for name in self.names:
             self.actors[hypervisor(name)] = self._hypervisor(name)
         self.records = {address: Record() for address in self.actors}
-        self.budget = self.random.choice((RESIDENT, 2 * RESIDENT, 6 * RESIDENT))
+        self.cleaning = self.random.random() < 0.8
 
     def _hypervisor(self, name: str) -> Hypervisor:
         reached = [device for device in self.homes if device != "far" or name == "h1"]
@@ -327,8 +358,9 @@ class World:
             while self.bag:
                 self.deliver(*self.bag.pop(self.random.randrange(len(self.bag))))
                 self.check()
-            if not self.timers and all(request in self.verdicts for request in self.asks):
-                return self.check_rest()
+            at_rest = all(name.startswith("housekeeping") for _, name in self.timers)
+            if at_rest and all(request in self.verdicts for request in self.asks):
+                return self.tidy_up()
             for timer in sorted(self.timers):
                 if timer in self.timers:
                     self.ring(timer)
@@ -338,12 +370,39 @@ class World:
         waiting = {request for request in self.asks if request not in self.verdicts}
         raise Violation(f"no rest: timers {self.timers}, no verdict for {[self.asks[one] for one in waiting]}")
 
+    def tidy_up(self) -> None:
+        """No more moves: with cleaning, every slot comes home; without, nothing is lost at least."""
+        for _ in range(400 if self.cleaning else 12):
+            for machine in list(self.machines.values()):
+                machine.clean_all()
+                machine.tell_named()
+            for timer in sorted(self.timers):
+                self.ring(timer)
+            while self.bag:
+                self.deliver(*self.bag.pop(self.random.randrange(len(self.bag))))
+                self.check()
+            if not self.timers:
+                break
+        self.check_rest()
+        if not self.cleaning:
+            return
+        for device, home in self.homes.items():
+            away = {right.owner for right in self.records[swap_device(device)].all(Right).values()} - {home}
+            if away or self.records[MANAGER].get(Shared, device):
+                raise Violation(f"{device}: slots are still with {away} after the cleanup")
+
     # -- invariants
 
     def owner(self, slot: tuple[str, int]) -> str:
         """Whose slot it is, by the ledger."""
         rights = self.records[swap_device(slot[0])].all(Right)
         return next((right.owner for right in rights.values() if slot[1] in right.slots), self.homes[slot[0]])
+
+    def write(self, machine: Machine, slot: tuple[str, int], value: int) -> None:
+        """A pager writes a slot; only an owner does."""
+        if self.owner(slot) != machine.host or self.homes[slot[0]] != machine.host:
+            raise Violation(f"{machine.instance} writes slot {slot} of {self.owner(slot)}")
+        self.contents[slot] = value
 
     def check(self) -> None:
         """What holds after every step."""
@@ -352,6 +411,9 @@ class World:
             raise Violation(f"runs twice: {runs}")
         for machine in self.machines.values():
             if machine.phase == "running":
+                strange = [slot for slot in machine.table.values() if self.owner(slot) != machine.host]
+                if strange:
+                    raise Violation(f"{machine.instance} runs on slots {strange} of others")
                 for page, value in self.truth[machine.vm].items():
                     if machine.read(page) != value:
                         raise Violation(f"{machine.instance} page {page} reads {machine.read(page)}, written was {value}")
@@ -388,6 +450,14 @@ class World:
             owned = self.records[hypervisor(right.owner)].get(Owned, f"{device}/{generation}")
             if owned is None or owned.slots != right.slots:
                 raise Violation(f"{device}: {right.owner} has {owned} in generation {generation}, the ledger {right}")
+        for name in self.names:
+            for owned in self.records[hypervisor(name)].all(Owned).values():
+                right = rights.get(owned.generation)
+                if owned.device == device and rights and (right is None or right.owner != name):
+                    raise Violation(f"{device}: {name} believes to own {owned}, the ledger says {right}")
+        self._check_sharing(device, home, rights)
+
+    def _check_sharing(self, device: str, home: str, rights: Mapping[int, Right]) -> None:
         away: dict[str, SlotSet] = {}
         for right in rights.values():
             if right.owner != home:
