@@ -10,12 +10,13 @@ still; it ends with QEMU.
 import contextlib
 import gc
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from paging.device import PAGE_BYTES
@@ -36,8 +37,10 @@ class Pager:
         self._control, self._decoder = control, Decoder()
         self._requests = Requests(self._attach, self._tell)
         self._attached: Attached | None = None
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(control, selectors.EVENT_READ, self._read_control)
+        # Not the selectors module: it costs as much as placing a page.
+        self._ready = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handle(control.fileno(), self._read_control)
         self._retry_at = 0.0
         self._told: str | None = None
         self._ends = False
@@ -47,33 +50,38 @@ class Pager:
     def run(self) -> None:
         """Serve until QEMU ends, or until there is neither QEMU nor anybody who could start one."""
         while not self._ends:
-            for key, _ in self._selector.select(self._timeout_s()):
-                key.data()
+            for descriptor, _ in self._ready.poll(self._timeout_s()):
+                self._handlers[descriptor]()
             if self._attached is not None:
                 self._keep_limit(self._attached.pages)
+
+    def _handle(self, descriptor: int, handler: Callable[[], None]) -> None:
+        self._ready.register(descriptor, select.EPOLLIN)
+        self._handlers[descriptor] = handler
 
     def _timeout_s(self) -> float | None:
         if self._attached is None:
             return None
         pages = self._attached.pages
-        if pages.over and pages.trouble is None:
+        is_over = pages.over
+        if is_over and pages.trouble is None:
             return 0
-        return max(self._retry_at - time.monotonic(), 0) if pages.stalled or pages.over else None
+        return max(self._retry_at - time.monotonic(), 0) if pages.stalled or is_over else None
 
     def _keep_limit(self, pages: Pages) -> None:
-        is_due = time.monotonic() >= self._retry_at
-        if pages.over and (pages.trouble is None or is_due):
+        if pages.over and pages.trouble is None:
             pages.evict()
-        if pages.stalled and is_due:
-            pages.retry()
-        if is_due:
+        elif (pages.stalled or pages.over) and time.monotonic() >= self._retry_at:
             self._retry_at = time.monotonic() + RETRY_S
-        self._tell_stall(pages)
+            pages.evict()
+            pages.retry()
+        if pages.stalled or self._told is not None:
+            self._tell_stall(pages)
 
     def _attach(self, attached: Attached) -> None:
         self._attached = attached
-        self._selector.register(attached.memory.uffd, selectors.EVENT_READ, self._serve_faults)
-        self._selector.register(attached.machine, selectors.EVENT_READ, self._machine_ended)
+        self._handle(attached.memory.uffd.fileno(), self._serve_faults)
+        self._handle(attached.machine, self._machine_ended)
         # What is here now stays: a collection that walks it again and again would only delay faults.
         gc.collect()
         gc.freeze()
@@ -81,9 +89,9 @@ class Pager:
     def _serve_faults(self) -> None:
         assert self._attached is not None
         memory, pages = self._attached.memory, self._attached.pages
-        for fault in memory.uffd.faults():
+        for address in memory.uffd.faults():
             try:
-                pages.fault((fault.address - memory.address) // PAGE_BYTES)
+                pages.fault((address - memory.address) // PAGE_BYTES)
             except PagingError:
                 # Unanswered and remembered in `stalled`: the thread waits, which is safe; wrong bytes would not be.
                 continue
@@ -111,7 +119,7 @@ class Pager:
 
     def _lose_control(self) -> None:
         if self._control.fileno() >= 0:
-            self._selector.unregister(self._control)
+            self._ready.unregister(self._control)
             self._control.close()
         self._ends = self._ends or self._attached is None
 

@@ -11,9 +11,6 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-
-import attrs
 
 FEATURE_WRITE_PROTECT = 1 << 0
 FEATURE_MISSING_SHMEM = 1 << 5
@@ -36,20 +33,11 @@ _ZERO_REQUEST = struct.Struct("<QQQq")
 _PROTECT_REQUEST = struct.Struct("<QQQ")
 
 _MESSAGE_BYTES = 32
-_MESSAGE = struct.Struct("<B7xQQI4x")
+_MESSAGE = struct.Struct("<B15xQ8x")
+"""event, (flags), address, (thread)"""
 _EVENT_PAGEFAULT = 0x12
-_FLAG_WRITE_PROTECT = 1 << 1
 _MESSAGES_MAX = 64
 _IN_PAGE = 4095
-
-
-@attrs.frozen
-class Fault:
-    """One thread of the guest waits for an answer at this address (of QEMU, page-aligned)."""
-
-    address: int
-    is_write_protect: bool
-    """it wrote to a protected page; otherwise the page is missing"""
 
 
 class Uffd:
@@ -62,15 +50,15 @@ class Uffd:
         """For select and epoll: readable when a fault waits."""
         return self.descriptor
 
-    def faults(self) -> Iterator[Fault]:
-        """What waits now, at most 64, without blocking. An event that was read is never delivered again."""
+    def faults(self) -> list[int]:
+        """Addresses (of QEMU, page-aligned) at which threads wait for an answer, at most 64, without blocking: a page is
+        missing there, or it was written to while protected. An event that was read is never delivered again."""
         try:
             messages = os.read(self.descriptor, _MESSAGE_BYTES * _MESSAGES_MAX)
         except BlockingIOError:
-            return
-        for event, flags, address, _thread in _MESSAGE.iter_unpack(messages):
-            if event == _EVENT_PAGEFAULT:
-                yield Fault(address & ~_IN_PAGE, bool(flags & _FLAG_WRITE_PROTECT))
+            return []
+        events = _MESSAGE.iter_unpack(messages)
+        return [address & ~_IN_PAGE for event, address in events if event == _EVENT_PAGEFAULT]
 
     def copy(self, target: int, source: int, length: int) -> bool:
         """Let pages appear in one instant with the bytes at `source` (of this process) and wake their waiters.

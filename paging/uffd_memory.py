@@ -82,17 +82,16 @@ class UffdMemory(Memory):
     def place(self, page: int, data: bytes | memoryview) -> None:
         """UFFDIO_COPY, by way of a staging page whose address does not change."""
         self._staging[:] = data
-        target = self.address + page * PAGE_BYTES
-        self._answer(page, lambda: self.uffd.copy(target, self._staging_address, PAGE_BYTES))
+        self._answer(page, self.uffd.copy, self._staging_address, PAGE_BYTES)
 
     def place_zero(self, page: int) -> None:
         """UFFDIO_ZEROPAGE."""
-        self._answer(page, lambda: self.uffd.zero(self.address + page * PAGE_BYTES, PAGE_BYTES))
+        self._answer(page, self.uffd.zero, PAGE_BYTES)
 
-    def _answer(self, page: int, place: Callable[[], bool]) -> None:
+    def _answer(self, page: int, place: Callable[..., bool], *arguments: int) -> None:
         """A signal (QEMU kicks its vCPUs) makes a waiting thread fault again, so the page may be there: then only wake."""
         try:
-            if not place():
+            if not place(self.address + page * PAGE_BYTES, *arguments):
                 self.wake((page, 1))
         except OSError as error:
             if not is_gone(error):
