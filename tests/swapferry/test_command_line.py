@@ -5,96 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-SCENES = Path(__file__).parents[2] / "scenarios" / "scenes"
-
-SMALL = """\
-[scenario]
-name = "small"
-
-[expect]
-outcome = "done"
-verified = true
-at = "h2"
-granted_min = "4MiB"
-
-[[host]]
-name = "h1"
-memory = "16MiB"
-
-[[host]]
-name = "h2"
-memory = "16MiB"
-
-[[device]]
-name = "san0"
-home = "h1"
-size = "32MiB"
-reach = ["h1", "h2"]
-
-[[device]]
-name = "local2"
-home = "h2"
-size = "32MiB"
-reach = ["h2"]
-
-[[vm]]
-name = "web1"
-host = "h1"
-memory = "16MiB"
-resident = "4MiB"
-fill = "12MiB"
-hot = "1MiB"
-writes_per_s = 50
-checks_per_s = 50
-
-[[step]]
-do = "wait_swapped"
-vm = "web1"
-share = 0.5
-
-[[step]]
-do = "migrate"
-vm = "web1"
-target = "h2"
-
-[[step]]
-do = "verify"
-vm = "web1"
-"""
-
-
-@pytest.fixture
-def rooms(tmp_path: Path) -> Path:
-    """Where the command puts its temporary things, so that a test sees what it leaves behind."""
-    for name in ("ram", "work"):
-        (tmp_path / name).mkdir()
-    return tmp_path
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL)
-    return path
-
-
-def environment(rooms: Path) -> dict[str, str]:
-    places = {"SWAPFERRY_RAM_DIR": str(rooms / "ram"), "SWAPFERRY_WORK_DIR": str(rooms / "work")}
-    return {**os.environ, **places, "COLUMNS": "200"}
-
-
-def swapferry(rooms: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command: Sequence[str] = [sys.executable, "-m", "swapferry", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment(rooms))
-
-
-def leftovers(rooms: Path) -> list[Path]:
-    return [*(rooms / "ram").iterdir(), *(rooms / "work").iterdir()]
+from tests.swapferry.scenes import SCENES, SMALL, environment, leftovers, swapferry
 
 
 def test_the_version_is_told(rooms: Path) -> None:
@@ -215,7 +130,7 @@ def test_check_says_why_a_migration_would_be_refused(rooms: Path) -> None:
     assert "no room at h2" in problems[1]
 
 
-DEVICE = "[[device]]\nname = \"san0\"\n"
+DEVICE = '[[device]]\nname = "san0"\n'
 
 
 def with_device(path: Path) -> str:

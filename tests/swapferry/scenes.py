@@ -1,0 +1,80 @@
+"""Scenarios for tests, and how to run the command on them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCENES = Path(__file__).parents[2] / "scenarios" / "scenes"
+
+SMALL = """\
+[scenario]
+name = "small"
+
+[expect]
+outcome = "done"
+verified = true
+at = "h2"
+granted_min = "4MiB"
+
+[[host]]
+name = "h1"
+memory = "16MiB"
+
+[[host]]
+name = "h2"
+memory = "16MiB"
+
+[[device]]
+name = "san0"
+home = "h1"
+size = "32MiB"
+reach = ["h1", "h2"]
+
+[[device]]
+name = "local2"
+home = "h2"
+size = "32MiB"
+reach = ["h2"]
+
+[[vm]]
+name = "web1"
+host = "h1"
+memory = "16MiB"
+resident = "4MiB"
+fill = "12MiB"
+hot = "1MiB"
+writes_per_s = 50
+checks_per_s = 50
+
+[[step]]
+do = "wait_swapped"
+vm = "web1"
+share = 0.5
+
+[[step]]
+do = "migrate"
+vm = "web1"
+target = "h2"
+
+[[step]]
+do = "verify"
+vm = "web1"
+"""
+
+
+def environment(rooms: Path) -> dict[str, str]:
+    """Temporary things lie in these rooms, so that a test sees what is left behind."""
+    places = {"SWAPFERRY_RAM_DIR": str(rooms / "ram"), "SWAPFERRY_WORK_DIR": str(rooms / "work")}
+    return {**os.environ, **places, "COLUMNS": "200"}
+
+
+def swapferry(rooms: Path, *arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    command = [sys.executable, "-m", "swapferry", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment(rooms))
+
+
+def leftovers(rooms: Path) -> list[Path]:
+    """What the command has left behind."""
+    return [*(rooms / "ram").iterdir(), *(rooms / "work").iterdir()]
