@@ -26,7 +26,9 @@ from paging.transfer_streams import StreamListener
 
 TABLE_NAME = "swap-table"
 RETRY_S = 0.05
-"""How long the guest's CPU waits before it looks again at a page that could not be had"""
+"""How soon a page that could not be had is tried again"""
+DELIVERED_S = 30.0
+"""How long `load` waits for a delivery whose manifest is known already"""
 
 
 class FakeGuest(Guest):
@@ -41,6 +43,7 @@ class FakeGuest(Guest):
         self._listener: StreamListener | None = None
         self._incoming: Incoming | None = None
         self._running: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
 
     async def boot(self) -> None:
         """See `Guest`. Returns when the memory is filled."""
@@ -83,7 +86,8 @@ class FakeGuest(Guest):
         """See `Guest`."""
         if self._listener is None or self._incoming is None:
             raise TransferError(f"{self.seat.instance} was not staged")
-        await self._listener.delivered.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._listener.delivered.wait(), DELIVERED_S)
         self._incoming.accept(manifest, granted)
         await self._listener.close()
 
@@ -97,6 +101,8 @@ class FakeGuest(Guest):
     async def destroy(self) -> None:
         """See `Guest`."""
         await self._stop()
+        if self._retrying is not None:
+            self._retrying.cancel()
         if self._listener is not None:
             await self._listener.close()
         if self._machine is not None:
@@ -181,15 +187,18 @@ class FakeGuest(Guest):
             self._fault(machine.pages, missing[0])
 
     def _fault(self, pages: Pages, page: int) -> None:
-        stalled = bool(pages.stalled)
         try:
             pages.fault(page)
         except PagingError as error:
-            if not stalled:
+            if self._retrying is None or self._retrying.done():
                 self._tell("stalled", str(error))
+                self._retrying = asyncio.ensure_future(self._retry(pages))
             raise
-        if stalled and not pages.stalled:
-            self._tell("unstalled", f"page {page} could be had")
+
+    async def _retry(self, pages: Pages) -> None:
+        while pages.retry():
+            await self._sleep(RETRY_S)
+        self._tell("unstalled", "all faults are answered again")
 
     def _tell_death(self, running: asyncio.Task[None]) -> None:
         if not running.cancelled() and (error := running.exception()):
