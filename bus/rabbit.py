@@ -1,9 +1,8 @@
 """The bus over RabbitMQ, 3.10 to 4.x. The only file that knows aio_pika and aiormq.
 
-Two connections, because a publisher that an alarm blocks must not stop acknowledgements. Each is a `_Link`: plain
-connection, one channel, made anew by our own loop when it is lost; aio_pika's robust classes restore state behind the
-caller's back and keep publishes hanging. No AMQP call on a shared channel is ever cancelled: a call runs in a task of
-its own that is watched from outside, and when it is late the whole connection is given up.
+Two connections, because a publisher that an alarm blocks must not stop acknowledgements. Each is a `bus.link.Link` over
+a plain connection with one channel; aio_pika's robust classes restore state behind the caller's back and keep publishes
+hanging.
 
 Where the servers differ: 4.x limits quorum deliveries to 20 by default (the topology always names a limit), refuses
 messages above 16 MiB, and from 4.3 keeps its own count of connection losses apart from the delivery count. 3.10 writes
@@ -12,11 +11,10 @@ queue without a leader, which answers nobody (`rabbitmqctl delete_queue` and the
 """
 
 import asyncio
-import contextlib
 import functools
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
 
 import aio_pika
 import structlog
@@ -32,24 +30,22 @@ from aio_pika.exceptions import (
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 from yarl import URL
 
 from bus.broker import Broker, Counters, DeadLetter, Deliver, Delivery
 from bus.codec import decode, encode
 from bus.envelope import Envelope
 from bus.errors import Transient, Unreadable, Unroutable, Unusable
+from bus.link import Link, Wire
 from bus.topology import REASON_DELIVERY_LIMIT, REASON_UNROUTABLE, Queue, Topology, check_address
 from bus.url import check_url, without_password
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 10
 """a silent peer is given up after three of them"""
 
 CONNECT_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 3.0
 
 SERVER_VERSION_MIN = (3, 10)
 """at-least-once dead-lettering"""
@@ -90,14 +86,15 @@ class RabbitBroker(Broker):
         self._deliver: Deliver | None = None
         self._addresses: dict[str, bool] = {}
         """address -> whether it shall be bound; what an outage prevented is made up for at the next connection"""
-        self._inbound = _Link(self._url, self._set_up_inbound)
-        self._outbound = _Link(self._url, self._set_up_outbound)
+        self._inbound = Link(without_password(self._url), functools.partial(self._connect, self._set_up_inbound))
+        self._outbound = Link(without_password(self._url), functools.partial(self._connect, self._set_up_outbound))
         self._looking = asyncio.Lock()
+        self._server_version: tuple[int, ...] = ()
 
     @property
     def server_version(self) -> tuple[int, ...]:
         """Version of the server at the last connect, such as (3, 10, 8)."""
-        return self._inbound.server_version
+        return self._server_version
 
     async def open(self, node: str, deliver: Deliver) -> None:
         """See `Broker.open`. Raises `Unusable` when the server refuses us for good (login, vhost, version, topology)."""
@@ -135,31 +132,47 @@ class RabbitBroker(Broker):
         deadline = _now() + self._publish_timeout_s
         try:
             await self._send(self._topology.exchange, envelope.target, raw, {}, deadline)
-        except _Returned:
+        except Unroutable:
             await self._bury(raw, REASON_UNROUTABLE, deadline)
             self.counters.returned += 1
-            raise Unroutable(f"nobody has the address {envelope.target!r}") from None
+            raise
         self.counters.published += 1
 
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """See `Broker.dead_letters`. While one looks, another looker sees only what is left."""
         try:
             async with asyncio.timeout(self._publish_timeout_s), self._looking:
-                connection = await self._inbound.connected()
-                return await _look(connection, self._topology.dead_letters.name, limit)
+                wire = await self._inbound.wire()
+                assert isinstance(wire, _RabbitWire)
+                return await _look(wire.connection, self._topology.dead_letters.name, limit)
         except (TimeoutError, AMQPError) as error:
             raise Transient(f"dead letters could not be read: {error!r}") from error
 
     async def close(self) -> None:
         """See `Broker.close`."""
         self._deliver = None
-        await self._inbound.close()
-        await self._outbound.close()
+        await self._inbound.close(_farewell)
+        await self._outbound.close(_farewell)
 
     def _queue_name(self) -> str:
         if self._queue is None:
             raise Transient("this broker is not open")
         return self._queue.name
+
+    async def _connect(self, set_up: "SetUp", name: str, lost: Callable[[], None]) -> "_RabbitWire":
+        try:
+            # Nothing is shared yet, so here a cancellation does no harm: the connection goes with it.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                wire = await _RabbitWire.make(self._url, name, lost)
+                try:
+                    await set_up(wire.channel)
+                except BaseException:
+                    await wire.close()
+                    raise
+        except Exception as error:
+            raise _sorted(error, self._url) from error
+        self._server_version = wire.server_version
+        return wire
 
     async def _set_up_outbound(self, channel: Channel) -> None:
         await _declare_shared(channel, self._topology)
@@ -206,7 +219,7 @@ class RabbitBroker(Broker):
         headers = {REASON_HEADER: reason, NODE_HEADER: self._node}
         try:
             await self._send(self._topology.dead_exchange, address or "", raw, headers, deadline)
-        except _Returned:
+        except Unroutable:
             raise Transient(f"the dead-letter queue {self._topology.dead_letters.name} is gone") from None
         self.counters.dead_lettered += 1
         log.warning("bus.dead_lettered", node=self._node, reason=reason)
@@ -215,14 +228,10 @@ class RabbitBroker(Broker):
         # No message id of ours: aiormq finds the publish that a returned message belongs to by that property, and two
         # publishes of one envelope may be under way at once. It makes one up where none is.
         properties = spec.Basic.Properties(delivery_mode=2, content_type="application/msgpack", headers=dict(headers))
-        await self._outbound.call(
-            lambda channel: channel.basic_publish(
-                raw, exchange=exchange, routing_key=key, properties=properties, mandatory=True, wait=False
-            ),
-            deadline,
-        )
+        await self._outbound.call(functools.partial(_publish, exchange, key, raw, properties), deadline)
 
 
+SetUp = Callable[[Channel], Awaitable[None]]
 Refuse = Callable[[Channel, DeliveredMessage, str], Awaitable[None]]
 
 
@@ -230,7 +239,7 @@ class RabbitDelivery(Delivery):
     """A message held by one channel; when that is gone, so is the hold."""
 
     def __init__(
-        self, link: "_Link", channel: Channel, message: DeliveredMessage, envelope: Envelope, refuse: Refuse
+        self, link: Link[Channel], channel: Channel, message: DeliveredMessage, envelope: Envelope, refuse: Refuse
     ) -> None:
         self.envelope = envelope
         # The flag is false when the broker itself came back; the count (quorum queues) is not.
@@ -262,167 +271,66 @@ class RabbitDelivery(Delivery):
         self._settled = True
 
 
-class _Returned(Exception):
-    """A mandatory message found no queue."""
+class _RabbitWire(Wire[Channel]):
+    """A plain connection of aio_pika with one channel that has publisher confirms and raises on returns."""
 
+    def __init__(self, connection: AbstractConnection, channel: Channel) -> None:
+        self.connection = connection
+        self.channel = channel
 
-class _Link:
-    """One connection with one shared channel, made again whenever it is lost."""
+    @classmethod
+    async def make(cls, url: URL, name: str, lost: Callable[[], None]) -> "_RabbitWire":
+        """Connect. Raises what aio_pika raises, and `Unusable` for a server that is too old."""
+        connection = await aio_pika.connect(
+            url.update_query(heartbeat=HEARTBEAT_S), client_properties={"connection_name": name}
+        )
+        try:
+            connection.close_callbacks.add(lambda *_: lost())
+            channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+            channel.close_callbacks.add(lambda *_: lost())
+            await channel.initialize()
+            raw = cast("Channel", await channel.get_underlay_channel())
+            raw.on_consumer_cancel_callbacks.add(lambda _: lost())  # somebody deleted our queue
+            wire = cls(connection, raw)
+            if wire.server_version < SERVER_VERSION_MIN:
+                raise Unusable(f"{without_password(url)} is RabbitMQ {wire.server_version}; 3.10 or newer is needed")
+        except BaseException:
+            await connection.close()
+            raise
+        return wire
 
-    def __init__(self, url: URL, set_up: Callable[[Channel], Awaitable[None]]) -> None:
-        self.server_version: tuple[int, ...] = ()
-        self._url = url
-        self._set_up = set_up
-        self._name = ""
-        self._connection: AbstractConnection | None = None
-        self._channel: Channel | None = None
-        self._ready = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._was_ready = False
-        self._last_error: BaseException | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._turn = asyncio.Lock()
-        """first come, first sent: callers that waited for a connection keep their order (rule 5)"""
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """Such as (3, 10, 8)."""
+        shown = str(self.channel.connection.server_properties.get("version", "0"))
+        return tuple(int(part) for part in re.findall(r"\d+", shown)[:3])
 
-    async def open(self, name: str, deadline: float) -> None:
-        """Connect and stay connected. Raises `Transient` at the deadline, `Unusable` when it can never work."""
-        self._name = name
-        keeper = self._keeper = asyncio.create_task(self._keep())
-        ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait({keeper, ready}, timeout=deadline - _now(), return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if keeper.done():
-            await keeper
-        if not self._ready.is_set():
-            raise Transient(f"no connection to {without_password(self._url)}: {self._last_error}")
+    @property
+    def is_open(self) -> bool:
+        return not self.channel.is_closed
+
+    async def unblocked(self) -> None:
+        await self.channel.connection.ready()
 
     async def close(self) -> None:
-        """Send what is under way, then let the connection go. Closing takes what aiormq has not yet written with it, so
-        a call with an answer goes last."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
-            self._keeper = None
-        self._ready.clear()
-        if self._channel is not None:
-            self.spawn(self._channel.basic_cancel(CONSUMER_TAG))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
-        await self._drop()
-
-    async def connected(self) -> AbstractConnection:
-        """The connection, once there is one."""
-        await self._ready.wait()
-        assert self._connection is not None
-        return self._connection
-
-    async def call(self, make: Callable[[Channel], Coroutine[Any, Any, T]], deadline: float) -> T:
-        """Run an AMQP call on the channel when it is usable. Raises `Transient` at the deadline or on any failure."""
-        try:
-            async with asyncio.timeout_at(deadline), self._turn:
-                task = self.spawn(make(await self._usable()))
-        except TimeoutError:
-            raise Transient(f"{without_password(self._url)} is away or blocks publishers") from None
-        await asyncio.wait({task}, timeout=deadline - _now())
-        if not task.done():
-            await self._give_up()
-            raise Transient(f"{without_password(self._url)} did not answer in time; what was said may still arrive")
-        return _result(task)
-
-    def spawn(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run an AMQP call that nobody may cancel; whether it fails is its watcher's business, if it has one."""
-        task = asyncio.create_task(call)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return task
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.debug("bus.call_failed", link=self._name, error=repr(task.exception()))
-
-    async def _usable(self) -> Channel:
-        """The channel of a connection that is up and not blocked by an alarm."""
-        while True:
-            if self._keeper is None:
-                raise Transient("this broker is not open")
-            await self._ready.wait()
-            connection, channel = self._connection, self._channel
-            if connection is not None and connection.transport is not None and channel is not None:
-                await connection.transport.connection.ready()
-                if channel is self._channel and not channel.is_closed:
-                    return channel
-            await asyncio.sleep(0)  # lost meanwhile; the keeper is about to notice
-
-    async def _give_up(self) -> None:
-        """A call is late: the server hangs, or an alarm blocks us. Only the latter gets better by itself."""
-        connection = self._connection
-        if connection is None or connection.transport is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0):
-                await connection.transport.connection.ready()
-            self._lost.set()
-
-    async def _keep(self) -> None:
-        while True:
-            await AsyncRetrying(
-                retry=retry_if_exception(self._gets_better),
-                wait=wait_random_exponential(multiplier=0.1, max=3.0),
-                before_sleep=self._log_retry,
-                reraise=True,
-            )(self._connect)
-            self._was_ready = True
-            self._ready.set()
-            log.info("bus.connected", link=self._name, version=self.server_version)
-            await self._lost.wait()
-            self._ready.clear()
-            log.warning("bus.lost", link=self._name)
-            await self._drop()
-
-    def _gets_better(self, error: BaseException) -> bool:
-        return isinstance(error, Exception) and (self._was_ready or not isinstance(error, Unusable))
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        self._last_error = state.outcome.exception() if state.outcome else None
-        log.info("bus.connect_again", link=self._name, attempt=state.attempt_number, error=repr(self._last_error))
-
-    async def _connect(self) -> None:
-        lost = self._lost = asyncio.Event()  # its own for each connection: an old one may close late
-        try:
-            # Nothing is shared yet, so here a cancellation does no harm: the connection goes with it.
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                self._connection = await aio_pika.connect(
-                    self._url.update_query(heartbeat=HEARTBEAT_S), client_properties={"connection_name": self._name}
-                )
-                self._connection.close_callbacks.add(lambda *_: lost.set())
-                self._check_version(self._connection)
-                channel = self._connection.channel(publisher_confirms=True, on_return_raises=True)
-                channel.close_callbacks.add(lambda *_: lost.set())
-                await channel.initialize()
-                self._channel = cast("Channel", await channel.get_underlay_channel())
-                self._channel.on_consumer_cancel_callbacks.add(lambda _: lost.set())
-                await self._set_up(self._channel)
-        except BaseException as error:
-            await self._drop()
-            raise _sorted(error, self._url) from error
-
-    def _check_version(self, connection: AbstractConnection) -> None:
-        assert connection.transport is not None
-        shown = str(connection.transport.connection.server_properties.get("version", "0"))
-        self.server_version = tuple(int(part) for part in re.findall(r"\d+", shown)[:3])
-        if self.server_version < SERVER_VERSION_MIN:
-            raise Unusable(f"{without_password(self._url)} is RabbitMQ {shown}; 3.10 or newer is needed")
-
-    async def _drop(self) -> None:
-        """Close the connection; a server that hangs may keep the closing, not us."""
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            await asyncio.wait({self.spawn(connection.close())}, timeout=CLOSE_TIMEOUT_S)
+        await self.connection.close()
 
 
-def _sorted(error: BaseException, url: URL) -> BaseException:
+async def _publish(exchange: str, key: str, raw: bytes, properties: spec.Basic.Properties, channel: Channel) -> None:
+    """One confirmed publish. Raises `Unroutable` when it comes back."""
+    try:
+        await channel.basic_publish(
+            raw, exchange=exchange, routing_key=key, properties=properties, mandatory=True, wait=False
+        )
+    except PublishError:
+        raise Unroutable(f"nobody has the address {key!r}") from None
+
+
+async def _farewell(channel: Channel) -> None:
+    await channel.basic_cancel(CONSUMER_TAG)
+
+
+def _sorted(error: Exception, url: URL) -> Exception:
     """A failure to connect by what can be done about it."""
     shown = without_password(url)
     if isinstance(error, AuthenticationError | ProbableAuthenticationError):
@@ -435,18 +343,6 @@ def _sorted(error: BaseException, url: URL) -> BaseException:
     if isinstance(error, ChannelPreconditionFailed):
         return Unusable(f"{shown} has a queue or exchange of that name with other properties; delete it there: {error}")
     return error
-
-
-def _result(task: asyncio.Task[T]) -> T:
-    """What a finished call came to. aiormq ends calls of a lost connection by cancelling, or by any error."""
-    if task.cancelled():
-        raise Transient("the connection was lost before the answer")
-    error = task.exception()
-    if isinstance(error, PublishError):
-        raise _Returned
-    if error is not None:
-        raise Transient(f"the broker did not take it: {error!r}") from error
-    return task.result()
 
 
 async def _declare_shared(channel: Channel, topology: Topology) -> None:
