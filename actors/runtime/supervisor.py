@@ -1,7 +1,7 @@
 """The supervisor's policy: an actor that met a defect is restarted from the store, unless that happens too often.
 
 An actor that was given up stays stopped until the node is restarted: its messages are acked, dropped and counted, and the
-other actors go on. What restarting means is in `node`.
+other actors go on. What restarting means is in `roster`.
 """
 
 from collections import deque
