@@ -26,9 +26,7 @@ class Observed:
 
 def observed(t: float, actor: str, heard: Heard, events: tuple[Event, ...], says: tuple[Say, ...]) -> Observed:
     """What this turn looks like from outside."""
-    return Observed(
-        t=t, actor=actor, heard=heard, type=type_name(heard), row=_row(events, says), events=events, says=says
-    )
+    return Observed(t=t, actor=actor, heard=heard, type=type_name(heard), row=_row(events, says), events=events, says=says)
 
 
 def type_name(heard: Heard) -> str:

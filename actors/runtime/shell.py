@@ -277,4 +277,3 @@ class Shell:
         if row is not None and row.due <= self._clock.now():  # else it was stopped or set anew meanwhile
             hosted.mailbox.ring(timer)
             self.ready(hosted)
-
