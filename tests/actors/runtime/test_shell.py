@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from actors.runtime.actor import Key, Record
-from tests.actors.runtime.parts import A, B, Break, Cast, Poke, Poked, SetTimer, Tallier, Tally, World
+from actors.runtime.actor import Key, Record, Turn
+from tests.actors.runtime.parts import PEER, A, B, Break, Cast, Poke, Poked, SetTimer, Tallier, Tally, World
 
 
 async def test_the_steps_come_in_the_fixed_order(either_world: World):
@@ -197,3 +197,20 @@ async def test_an_onlooker_that_fails_stops_nothing(world: World):
     await world.watch.until(lambda: bool(world.peer.heard))
 
     assert world.node.counts["defects"] == 0
+
+
+async def test_after_a_word_that_failed_the_later_ones_to_the_same_target_are_not_tried(world: World):
+    class Talker(Tallier):
+        def decide(self, turn: Turn) -> None:
+            for number in range(3):
+                turn.say(PEER, Poked(numbers=frozenset({number})))
+
+    await world.open(Talker(A))
+    world.broker.transient = 1
+
+    await world.peer.say(A, Poke(number=1))
+    await world.peer.say(A, Poke(number=2))
+    await world.watch.until(lambda: len(world.peer.heard) == 3)
+
+    assert world.peer.bodies == [Poked(numbers=frozenset({number})) for number in range(3)]
+    assert (world.node.counts["say_failed"], world.node.counts["unsaid"]) == (1, 2)
