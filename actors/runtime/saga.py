@@ -137,8 +137,8 @@ class Saga(Generic[A]):
             return
         index = self.row_on(type(turn.heard.body))
         if progress.row < index and (index >= self.index(self.close) or not progress.undone):
-            self.rows[index].take(actor, turn, cast, turn.heard.body)
             turn.put(attrs.evolve(progress, cast=cast, begun=index), cast.saga)
+            self.rows[index].take(actor, turn, cast, turn.heard.body)
             self.advance(actor, turn, cast.saga)
         else:
             self.repeat(actor, turn, cast)
