@@ -1,4 +1,4 @@
-"""The bus over RabbitMQ, 3.10 to 4.x. The only file that knows aio_pika and aiormq.
+"""The bus over RabbitMQ, 3.10 to 4.x. Only files named rabbit* know aio_pika and aiormq.
 
 Two connections, because a publisher that an alarm blocks must not stop acknowledgements. Each is a `bus.link.Link` over
 a plain connection with one channel; aio_pika's robust classes restore state behind the caller's back and keep publishes
@@ -12,43 +12,26 @@ queue without a leader, which answers nobody (`rabbitmqctl delete_queue` and the
 
 import asyncio
 import functools
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import aio_pika
 import structlog
 from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import (
-    AMQPError,
-    AuthenticationError,
-    ChannelPreconditionFailed,
-    InvalidFrameError,
-    ProbableAuthenticationError,
-    PublishError,
-)
+from aio_pika.exceptions import AMQPError, PublishError
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from yarl import URL
 
 from bus.broker import Broker, Counters, DeadLetter, Deliver, Delivery
 from bus.codec import decode, encode
 from bus.envelope import Envelope
-from bus.errors import Transient, Unreadable, Unroutable, Unusable
-from bus.link import Link, Wire
+from bus.errors import Transient, Unreadable, Unroutable
+from bus.link import Link
+from bus.rabbit_wire import RabbitWire, connect, declare_queue, declare_shared
 from bus.topology import REASON_DELIVERY_LIMIT, REASON_UNROUTABLE, Queue, Topology, check_address
 from bus.url import check_url, without_password
 
 log = structlog.get_logger(__name__)
-
-HEARTBEAT_S = 10
-"""a silent peer is given up after three of them"""
-
-CONNECT_TIMEOUT_S = 10.0
-
-SERVER_VERSION_MIN = (3, 10)
-"""at-least-once dead-lettering"""
 
 CONSUMER_TAG = "node"
 
@@ -86,15 +69,15 @@ class RabbitBroker(Broker):
         self._deliver: Deliver | None = None
         self._addresses: dict[str, bool] = {}
         """address -> whether it shall be bound; what an outage prevented is made up for at the next connection"""
-        self._inbound = Link(without_password(self._url), functools.partial(self._connect, self._set_up_inbound))
-        self._outbound = Link(without_password(self._url), functools.partial(self._connect, self._set_up_outbound))
+        self._inbound = Link(without_password(self._url), functools.partial(connect, self._url, self._set_up_inbound))
+        self._outbound = Link(without_password(self._url), functools.partial(connect, self._url, self._set_up_outbound))
         self._looking = asyncio.Lock()
-        self._server_version: tuple[int, ...] = ()
 
-    @property
-    def server_version(self) -> tuple[int, ...]:
-        """Version of the server at the last connect, such as (3, 10, 8)."""
-        return self._server_version
+    async def server_version(self) -> tuple[int, ...]:
+        """Version of the server that is connected now, such as (3, 10, 8)."""
+        wire = await self._inbound.wire()
+        assert isinstance(wire, RabbitWire)
+        return wire.server_version
 
     async def open(self, node: str, deliver: Deliver) -> None:
         """See `Broker.open`. Raises `Unusable` when the server refuses us for good (login, vhost, version, topology)."""
@@ -143,7 +126,7 @@ class RabbitBroker(Broker):
         try:
             async with asyncio.timeout(self._publish_timeout_s), self._looking:
                 wire = await self._inbound.wire()
-                assert isinstance(wire, _RabbitWire)
+                assert isinstance(wire, RabbitWire)
                 return await _look(wire.connection, self._topology.dead_letters.name, limit)
         except (TimeoutError, AMQPError) as error:
             raise Transient(f"dead letters could not be read: {error!r}") from error
@@ -159,29 +142,14 @@ class RabbitBroker(Broker):
             raise Transient("this broker is not open")
         return self._queue.name
 
-    async def _connect(self, set_up: "SetUp", name: str, lost: Callable[[], None]) -> "_RabbitWire":
-        try:
-            # Nothing is shared yet, so here a cancellation does no harm: the connection goes with it.
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                wire = await _RabbitWire.make(self._url, name, lost)
-                try:
-                    await set_up(wire.channel)
-                except BaseException:
-                    await wire.close()
-                    raise
-        except Exception as error:
-            raise _sorted(error, self._url) from error
-        self._server_version = wire.server_version
-        return wire
-
     async def _set_up_outbound(self, channel: Channel) -> None:
-        await _declare_shared(channel, self._topology)
+        await declare_shared(channel, self._topology)
 
     async def _set_up_inbound(self, channel: Channel) -> None:
         name = self._queue_name()
         assert self._queue is not None
-        await _declare_shared(channel, self._topology)
-        await _declare_queue(channel, self._queue)
+        await declare_shared(channel, self._topology)
+        await declare_queue(channel, self._queue)
         for address, wanted in list(self._addresses.items()):
             if wanted:  # without waiting for each answer: a node may have thousands
                 await channel.queue_bind(name, self._topology.exchange, routing_key=address, nowait=True)
@@ -231,7 +199,6 @@ class RabbitBroker(Broker):
         await self._outbound.call(functools.partial(_publish, exchange, key, raw, properties), deadline)
 
 
-SetUp = Callable[[Channel], Awaitable[None]]
 Refuse = Callable[[Channel, DeliveredMessage, str], Awaitable[None]]
 
 
@@ -271,51 +238,6 @@ class RabbitDelivery(Delivery):
         self._settled = True
 
 
-class _RabbitWire(Wire[Channel]):
-    """A plain connection of aio_pika with one channel that has publisher confirms and raises on returns."""
-
-    def __init__(self, connection: AbstractConnection, channel: Channel) -> None:
-        self.connection = connection
-        self.channel = channel
-
-    @classmethod
-    async def make(cls, url: URL, name: str, lost: Callable[[], None]) -> "_RabbitWire":
-        """Connect. Raises what aio_pika raises, and `Unusable` for a server that is too old."""
-        connection = await aio_pika.connect(
-            url.update_query(heartbeat=HEARTBEAT_S), client_properties={"connection_name": name}
-        )
-        try:
-            connection.close_callbacks.add(lambda *_: lost())
-            channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-            channel.close_callbacks.add(lambda *_: lost())
-            await channel.initialize()
-            raw = cast("Channel", await channel.get_underlay_channel())
-            raw.on_consumer_cancel_callbacks.add(lambda _: lost())  # somebody deleted our queue
-            wire = cls(connection, raw)
-            if wire.server_version < SERVER_VERSION_MIN:
-                raise Unusable(f"{without_password(url)} is RabbitMQ {wire.server_version}; 3.10 or newer is needed")
-        except BaseException:
-            await connection.close()
-            raise
-        return wire
-
-    @property
-    def server_version(self) -> tuple[int, ...]:
-        """Such as (3, 10, 8)."""
-        shown = str(self.channel.connection.server_properties.get("version", "0"))
-        return tuple(int(part) for part in re.findall(r"\d+", shown)[:3])
-
-    @property
-    def is_open(self) -> bool:
-        return not self.channel.is_closed
-
-    async def unblocked(self) -> None:
-        await self.channel.connection.ready()
-
-    async def close(self) -> None:
-        await self.connection.close()
-
-
 async def _publish(exchange: str, key: str, raw: bytes, properties: spec.Basic.Properties, channel: Channel) -> None:
     """One confirmed publish. Raises `Unroutable` when it comes back."""
     try:
@@ -328,38 +250,6 @@ async def _publish(exchange: str, key: str, raw: bytes, properties: spec.Basic.P
 
 async def _farewell(channel: Channel) -> None:
     await channel.basic_cancel(CONSUMER_TAG)
-
-
-def _sorted(error: Exception, url: URL) -> Exception:
-    """A failure to connect by what can be done about it."""
-    shown = without_password(url)
-    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
-        return Unusable(f"{shown} refuses this user: {error}")
-    if isinstance(error, InvalidFrameError):  # aiormq keeps the server's code to itself, so it may be for good or not
-        return Transient(f"{shown} broke off the handshake; does its virtual host exist, and may this user enter it?")
-    if isinstance(error, TimeoutError):
-        remedy = "if it runs, look for a queue without a leader: rabbitmq-queues quorum_status QUEUE"
-        return Transient(f"{shown} did not answer within {CONNECT_TIMEOUT_S} s; {remedy}")
-    if isinstance(error, ChannelPreconditionFailed):
-        return Unusable(f"{shown} has a queue or exchange of that name with other properties; delete it there: {error}")
-    return error
-
-
-async def _declare_shared(channel: Channel, topology: Topology) -> None:
-    await channel.exchange_declare(topology.exchange, exchange_type="direct", durable=True)
-    await channel.exchange_declare(topology.dead_exchange, exchange_type="fanout", durable=True)
-    await _declare_queue(channel, topology.dead_letters)
-    await channel.queue_bind(topology.dead_letters.name, topology.dead_exchange)
-
-
-async def _declare_queue(channel: Channel, queue: Queue) -> None:
-    await channel.queue_declare(
-        queue.name,
-        durable=queue.durable,
-        exclusive=queue.exclusive,
-        auto_delete=queue.exclusive,
-        arguments=dict(queue.arguments),
-    )
 
 
 async def _look(connection: AbstractConnection, queue_name: str, limit: int) -> list[DeadLetter]:

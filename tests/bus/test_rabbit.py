@@ -68,7 +68,7 @@ async def test_a_queue_with_other_properties_is_said_at_once(world):
 async def test_the_version_of_the_server_is_known_after_opening(world):
     node = await world.node("h1")
 
-    assert node.broker.server_version >= (3, 10)
+    assert await node.broker.server_version() >= (3, 10)
 
 
 async def test_a_node_whose_queue_was_deleted_makes_it_again_and_binds_it(world):
