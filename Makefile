@@ -1,19 +1,25 @@
 # Everything from a fresh clone: `make demo` shows one migration, `make test` proves everything.
-# Stamps under .venv and build keep the set-up quick when there is nothing to do.
+# Each step of the set-up is quick when there is nothing to do.
 
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.stamp
-NATIVE := build/native.stamp
-NATIVE_TEST := build/native-test.stamp
-NATIVE_SOURCES := $(wildcard paging/native/*.c paging/native/*.h paging/native/*.S paging/native/*.ld paging/native/*.py)
 
 .NOTPARALLEL:
-.PHONY: setup setup-test packages packages-test demo test check bench model clean
+.PHONY: help setup setup-test packages packages-test native native-test demo test check bench model clean
 
-setup: packages $(NATIVE)
+help:
+	@echo "make demo    set up what is needed, then migrate a real QEMU guest"
+	@echo "make test    set up RabbitMQ too, then run everything"
+	@echo "make setup   virtual environment, Debian packages (as root), preload library, test guest"
+	@echo "make check   ruff, mypy, the rules of the house"
+	@echo "make bench   page-in and bus, each beside the bare thing in the same run"
+	@echo "make model   the executable model of the protocol: random histories"
+	@echo "make clean   remove what was built"
 
-setup-test: packages-test $(NATIVE_TEST)
+setup: packages $(INSTALLED) native
+
+setup-test: packages-test $(INSTALLED) native-test
 
 packages:
 	@docker/packages.sh run
@@ -21,18 +27,16 @@ packages:
 packages-test:
 	@docker/packages.sh test
 
-$(INSTALLED): pyproject.toml | packages
+$(INSTALLED): pyproject.toml
 	$$(docker/python.sh) -m venv $(VENV)
 	$(PY) -m pip install -q -e '.[dev]'
 	@touch $@
 
-$(NATIVE): $(NATIVE_SOURCES) $(INSTALLED) | packages
-	$(PY) -m paging.native.build
-	@mkdir -p build && touch $@
+native:
+	@$(PY) -m paging.native.build
 
-$(NATIVE_TEST): $(NATIVE) | packages-test
-	$(PY) -m paging.native.build --linux --qemu10
-	@mkdir -p build && touch $@
+native-test:
+	@$(PY) -m paging.native.build --linux --qemu10
 
 demo: setup
 	$(VENV)/bin/swapferry run scenarios/scenes/first_migration.toml
@@ -47,10 +51,10 @@ check: $(INSTALLED)
 
 bench: setup-test
 	$(PY) benchmarks/page_in.py
-	$(PY) benchmarks/bus.py
+	$(PY) -m benchmarks.bus
 
 model: $(INSTALLED)
-	$(PY) docs/model/checker.py
+	cd docs/model && ../../$(PY) checker.py 1 2000
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
