@@ -71,6 +71,13 @@ class Report:
         after = self.last.counts if self.last is not None else None
         return max((counts.resident_bytes_max for counts in (self.figures.halted, after) if counts is not None), default=0)
 
+    @property
+    def faults_after_move(self) -> int:
+        """Page-ins since the halt: of the new instance, or of the old one that went on."""
+        after, halted = self.last.counts if self.last is not None else None, self.figures.halted
+        before = halted.faults if halted is not None and self.outcome != "done" else 0
+        return after.faults - before if after is not None else 0
+
     def timeline(self) -> list[Entry]:
         """What is shown, from the first migration on."""
         return [entry for entry in self.entries if entry.shown and entry.t >= self.started]
@@ -96,7 +103,7 @@ class Report:
             "grant_messages_bytes": figures.grant_messages_bytes,
             "downtime_ms": figures.downtime_ms,
             "total_ms": figures.total_ms,
-            "faults_after_move": after.faults if after else 0,
+            "faults_after_move": self.faults_after_move,
             "page_in_us": {"p50": after.page_in_us_p50 if after else 0.0, "p99": after.page_in_us_p99 if after else 0.0},
             "resident_max": self.resident_max,
             "bus": self.bus,

@@ -1,8 +1,13 @@
 """What the environment and configuration files say. The only place that reads either.
 
-Environment: `SWAPFERRY_BUS` (default of --bus), `SWAPFERRY_RAM_DIR` (a tmpfs for guests' memory, default /dev/shm),
-`SWAPFERRY_WORK_DIR` (a disk for slot files and stores, default $TMPDIR or /var/tmp). The file of `swapferry node --config`
-is a `NodeFile`.
+Environment:
+    SWAPFERRY_BUS          default of --bus
+    SWAPFERRY_RAM_DIR      a tmpfs for guests' memory (default /dev/shm)
+    SWAPFERRY_WORK_DIR     a disk for slot files and stores (default $TMPDIR or /var/tmp)
+    SWAPFERRY_QEMU_ROOT    a QEMU that was unpacked there, instead of the system's
+    SWAPFERRY_ACCELERATOR  kvm or tcg (default: what a probe finds)
+
+The file of `swapferry node --config` is a `NodeFile`.
 """
 
 import json
@@ -35,6 +40,22 @@ def places() -> Places:
         ram=Path(os.environ.get("SWAPFERRY_RAM_DIR", "/dev/shm")),
         work=Path(os.environ.get("SWAPFERRY_WORK_DIR", disk)),
     )
+
+
+@attrs.frozen(kw_only=True)
+class QemuChoice:
+    """Which QEMU to run, and how."""
+
+    root: Path | None
+    """None: the system's"""
+    accelerator: str | None
+    """None: what a probe finds"""
+
+
+def qemu_choice() -> QemuChoice:
+    """Which QEMU the environment asks for."""
+    root = os.environ.get("SWAPFERRY_QEMU_ROOT")
+    return QemuChoice(root=Path(root) if root else None, accelerator=os.environ.get("SWAPFERRY_ACCELERATOR"))
 
 
 def default_bus() -> str:

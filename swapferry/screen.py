@@ -93,6 +93,7 @@ def _summary_rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "migration took", f"{figures.total_ms:.0f} ms"
     after = report.last.counts if report.last is not None else None
     if after is not None:
-        yield "page-ins since", f"{after.faults:,}, p50 {after.page_in_us_p50:.0f} us, p99 {after.page_in_us_p99:.0f} us"
+        how_long = f"p50 {after.page_in_us_p50:.0f} us, p99 {after.page_in_us_p99:.0f} us"
+        yield "page-ins since", f"{report.faults_after_move:,}, {how_long}"
     yield "most RAM ever taken", size(report.resident_max)
     yield "bus, guest", f"{report.bus}, {report.guest}"

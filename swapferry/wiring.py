@@ -21,7 +21,7 @@ from paging.superblock import format_device, read_superblock
 from scenarios.faults import Faults, HoldingBroker, RefusingGuest
 from scenarios.parts import Parts
 from scenarios.scenario import DeviceSpec
-from swapferry.config import EMBEDDED
+from swapferry.config import EMBEDDED, qemu_choice
 
 MakeBroker = Callable[[], Broker]
 MakeGuest = Callable[[Seat], Guest]
@@ -115,8 +115,11 @@ def brokers(bus: str, topology: Topology) -> MakeBroker:
 
 def _qemu(seat: Seat) -> Guest:
     from paging.qemu import QemuGuest  # noqa: PLC0415 - a fake world needs nothing of it
+    from paging.qemu_build import QemuBuild  # noqa: PLC0415
 
-    return QemuGuest(seat)
+    choice = qemu_choice()
+    build = QemuBuild.unpacked(choice.root) if choice.root is not None else QemuBuild.system()
+    return QemuGuest(seat, build=build, accelerator=choice.accelerator)
 
 
 def _fake(seat: Seat) -> Guest:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SCENES = Path(__file__).parents[2] / "scenarios" / "scenes"
 
@@ -78,3 +79,9 @@ def swapferry(rooms: Path, *arguments: str | Path, timeout_s: float = 120) -> su
 def leftovers(rooms: Path) -> list[Path]:
     """What the command has left behind."""
     return [*(rooms / "ram").iterdir(), *(rooms / "work").iterdir()]
+
+
+def rows(told: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Who did which row, in order; without those that only say how slow the machine is."""
+    entries = [(entry["actor"], entry["row"], entry["event"]) for entry in told["timeline"]]
+    return [entry for entry in entries if "waits for" not in entry[2] and "not yet" not in entry[2]]

@@ -2,16 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tests.support.rabbitmq import RabbitMQ
-from tests.swapferry.scenes import leftovers, swapferry
-
-
-def rows(told: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Who did which row, in order; without those that only say how slow the machine is."""
-    entries = [(entry["actor"], entry["row"], entry["event"]) for entry in told["timeline"]]
-    return [entry for entry in entries if "waits for" not in entry[2] and "not yet" not in entry[2]]
+from tests.swapferry.scenes import leftovers, rows, swapferry
 
 
 def test_hosts_in_processes_of_their_own_do_the_same_rows(rooms: Path, small: Path, rabbitmq: RabbitMQ) -> None:
