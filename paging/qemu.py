@@ -31,6 +31,10 @@ DELIVERY_S = 600.0
 DELIVERED_S = 30.0
 """How long `load` waits for a delivery whose manifest is known already"""
 STOP_S = 10.0
+HELD_S = 5.0
+"""A fault that is unanswered for so long will not be answered soon"""
+BOOT_SILENCE_S = 120.0
+"""A Linux that boots says nothing for a while"""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +72,7 @@ class QemuGuest(Guest):
     # From phase to phase
 
     async def boot(self) -> None:
-        """Returns when QEMU runs; the test guest's fill goes on, and `verify` waits for it."""
+        """Returns when the guest has said that it is there; its fill goes on, and `verify` waits for it."""
         async with self._steps:
             if self._phase == "running":
                 return
@@ -76,6 +80,9 @@ class QemuGuest(Guest):
             await machine.pager.ask("start")
             await machine.qmp.call("cont")
             self._phase = "running"
+            if self.seat.definition.kernel is None:
+                # Before that it would not hear what it is asked: its serial port is not set up.
+                await machine.console.hear("ready", silence_s=BOOT_SILENCE_S)
 
     async def stage(self) -> Endpoint:
         """QEMU waits for its state with empty memory, the pager listens."""
@@ -182,12 +189,16 @@ class QemuGuest(Guest):
 
     async def verify(self) -> str | None:
         """The test guest checks all its pages; so does our Linux guest's init."""
-        machine = self._need("verify", "running")
-        if self._stalled is not None:
-            raise GuestError(f"{self._vm}: the guest is held: {self._stalled}")
-        line = await self.ask("verify", "verified")
-        found = fields(line)
-        return None if found.get("bad") == 0 and not found.get("bad_ever") and machine.qemu.is_alive else line
+        self._need("verify", "running")
+        asked = asyncio.ensure_future(self.ask("verify", "verified"))
+        reason: str | None = None
+        while not (await asyncio.wait({asked}, timeout=HELD_S))[0]:
+            if reason is not None and reason == self._stalled:
+                asked.cancel()
+                raise GuestError(f"{self._vm}: the guest is held: {reason}")
+            reason = self._stalled
+        found = fields(asked.result())
+        return None if found.get("bad") == 0 and not found.get("bad_ever") else asked.result()
 
     async def ask(self, command: str, answer: str) -> str:
         """Say a command on the serial line and wait for the message that begins with `answer` (paging/native/guest/main.c)."""

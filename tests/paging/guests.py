@@ -6,6 +6,8 @@ import attrs
 
 from paging.fake import FakeGuest
 from paging.guest import Definition, Guest, Seat, Workload
+from paging.native.build import build_shim, build_test_guest
+from paging.qemu import QemuGuest
 
 MIB = 1 << 20
 
@@ -28,6 +30,14 @@ def definition(*, memory_mib: int, resident_mib: int, fill_mib: int, per_s: int)
     return Definition(vm="a", memory_bytes=memory_mib * MIB, resident_bytes=resident_mib * MIB, workload=workload)
 
 
+def make_qemu_guest(seat: Seat) -> Guest:
+    """Under TCG, so that a test takes as long everywhere; KVM has tests of its own."""
+    build_shim()
+    build_test_guest()
+    return QemuGuest(seat, accelerator="tcg")
+
+
 KINDS = [
     Kind(name="fake", make=FakeGuest, definition=definition(memory_mib=4, resident_mib=1, fill_mib=3, per_s=500)),
+    Kind(name="qemu", make=make_qemu_guest, definition=definition(memory_mib=24, resident_mib=5, fill_mib=12, per_s=300)),
 ]
