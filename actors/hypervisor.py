@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 
 from actors import machines, moving, requests
 from actors.domain import hosting
-from actors.domain.hosting import Armed, Counters, HostFacts, Instance
+from actors.domain.hosting import Armed, Brought, Counters, HostFacts, Instance
 from actors.messages import (
     Boot,
     Cancel,
     Cast,
+    Clean,
     Closed,
     Enquire,
     Forget,
@@ -55,7 +56,7 @@ class Hypervisor(Actor):
 
     kinds = (*hosting.KINDS, Request, Enquiry, Progress, Floor)
     hears = (
-        Migrate, Cancel, Inspect, Enquire, Offer, Welcome, Freeze, Granted, Prepare, Resume, Forget, Closed, Undo, Boot,
+        Migrate, Cancel, Clean, Inspect, Enquire, Offer, Welcome, Freeze, Granted, Prepare, Resume, Forget, Closed, Undo, Boot,
         Report, Noticed, Reached, Named, Taken, Surveyed, Recorded, Unshared,
     )  # fmt: skip
 
@@ -139,6 +140,7 @@ class Hypervisor(Actor):
         Report: lambda self, turn, body: self._go_on(turn, machines.report(turn, body)),
         Noticed: lambda self, turn, body: self._go_on(turn, machines.noticed(turn, body)),
         Boot: lambda self, turn, body: machines.boot(self.facts, turn, body),
+        Clean: lambda self, turn, body: machines.clean(turn, body),  # noqa: ARG005
         Named: lambda self, turn, body: cleanup.named(turn, body),  # noqa: ARG005 - one shape for all
         Taken: lambda self, turn, body: cleanup.taken(turn, body),  # noqa: ARG005
         Surveyed: lambda self, turn, body: cleanup.regain(turn, body),  # noqa: ARG005
@@ -153,13 +155,12 @@ class Hypervisor(Actor):
         if any(_needs_probe(value) for value in changes.values()):
             self._inbox.post(self.address, self._probe())
         for (kind, key), value in changes.items():
-            if kind not in (Instance, Armed):
+            if kind not in (Instance, Armed, Brought):
                 continue
             instance = record.get(Instance, key)
             if instance is not None:
                 self._inbox.spawn(self._start(instance))
-                if not instance.reached:
-                    self._inbox.post(vm_instance(key), machines.wanted_of(record, instance))
+                self._inbox.post(vm_instance(key), machines.wanted_of(record, instance))
             elif kind is Instance and value is None:
                 self._inbox.retire(vm_instance(key))
 

@@ -8,9 +8,9 @@ import attrs
 from actors.domain import hosting
 from actors.domain.holdings import cut
 from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Owned, SourceFacts, TargetFacts, want
-from actors.domain.lifecycle import Level, State
+from actors.domain.lifecycle import Level, Outcome, State
 from actors.errors import Defect
-from actors.messages import MANAGER, Boot, Booted, Noticed, Report, Wanted
+from actors.messages import MANAGER, Boot, Booted, Clean, Noticed, Report, Verdict, Wanted
 from actors.runtime.actor import Record, Turn
 from actors.runtime.saga import Progress
 
@@ -70,14 +70,28 @@ def noticed(turn: Turn, body: Noticed) -> tuple[str, ...]:
     instance = turn.get(Instance, body.instance)
     if instance is None:
         return ()
-    turn.event(f"machine_{body.what}", vm=instance.vm, instance=instance.id, reason=body.sentence)
-    if body.what == "died" and instance.state is not State.ENDING:
-        turn.put(attrs.evolve(instance, lost=True, failed=body.sentence), instance.id)
-        return (instance.leaving_by, instance.brought_by)
-    if body.what in ("stalled", "unstalled"):
-        stalled = body.sentence if body.what == "stalled" else ""
+    if body.what == "died":
+        return _died(turn, instance, body)
+    stalled = body.sentence if body.what == "stalled" else ""
+    if stalled != instance.stalled:
+        turn.event(f"machine_{body.what}", vm=instance.vm, instance=instance.id, reason=body.sentence)
         turn.put(attrs.evolve(instance, stalled=stalled), instance.id)
     return ()
+
+
+def _died(turn: Turn, instance: Instance, body: Noticed) -> tuple[str, ...]:
+    """A machine ended by itself, and the guest's memory with it. Where the VM is placed here it boots anew, as after a
+    power failure; a saga before its pivot is undone first, and decides then."""
+    if body.revision < instance.born or instance.lost or instance.state is State.ENDING:
+        return ()
+    turn.event("machine_died", vm=instance.vm, instance=instance.id, reason=body.sentence)
+    if instance.state is State.RUNNING:
+        want(turn, attrs.evolve(instance, stalled=""), Level.BOOTED)
+        turn.drop(Brought, instance.id)
+        turn.timer("housekeeping", hosting.HOUSEKEEPING_S)
+        return (instance.brought_by,)
+    turn.put(attrs.evolve(instance, lost=True, failed=body.sentence), instance.id)
+    return (instance.leaving_by, instance.brought_by)
 
 
 def boot(facts: HostFacts, turn: Turn, body: Boot) -> None:
@@ -95,7 +109,7 @@ def boot(facts: HostFacts, turn: Turn, body: Boot) -> None:
     turn.put(Armed(slots=armed), name)
     fresh = Instance(
         id=name, vm=body.vm, epoch=body.epoch, definition=body.definition, state=State.RUNNING,
-        wanted=Level.BOOTED, revision=0,
+        wanted=Level.BOOTED, revision=0, clean_pages_per_s=facts.clean_pages_per_s,
     )  # fmt: skip
     want(turn, fresh, Level.BOOTED)
 
@@ -106,8 +120,20 @@ def booted(turn: Turn, instance: Instance) -> None:
         return
     if instance.reached:
         turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch))
-    elif instance.failed:
+    elif instance.failed and instance.state is State.RUNNING:
         turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch, refused=instance.failed))
+
+
+def clean(turn: Turn, body: Clean) -> None:
+    """A user wants a VM's granted slots copied home, faster, slower, or not now."""
+    instance = hosting.instance_of(turn, body.vm)
+    if instance is None:
+        verdict = Verdict(request=body.request, vm=body.vm, outcome=Outcome.REFUSED, reason=f"{body.vm} does not run here")
+    else:
+        turn.put(attrs.evolve(instance, clean_pages_per_s=body.pages_per_s), instance.id)
+        how = f"is cleaned up at {body.pages_per_s} pages/s" if body.pages_per_s else "is not cleaned up for now"
+        verdict = Verdict(request=body.request, vm=body.vm, outcome=Outcome.DONE, reason=f"{body.vm} {how}")
+    turn.say(body.reply_to, verdict)
 
 
 def _missing(saga: str) -> Progress:
@@ -129,4 +155,5 @@ def wanted_of(record: Record, instance: Instance) -> Wanted:
         near=frozenset(progress.cast.devices) if progress else frozenset(),
         manifest=coming.manifest if coming else None,
         granted=brought.slots if brought else {},
+        clean_pages_per_s=instance.clean_pages_per_s,
     )

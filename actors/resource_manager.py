@@ -18,6 +18,7 @@ from actors.messages import (
     Booted,
     Cancel,
     Cast,
+    Clean,
     Close,
     Commit,
     Define,
@@ -61,7 +62,7 @@ class ResourceManager(Actor):
 
     address = MANAGER
     kinds = (Placement, Shared, Asked, Starting, ManagerFacts, Progress, Floor)
-    hears = (Define, Migrate, Cancel, Inspect, Register, Commit, Close, Abort, Booted, Regained, Unshare)
+    hears = (Define, Migrate, Cancel, Clean, Inspect, Register, Commit, Close, Abort, Booted, Regained, Unshare)
 
     def __init__(self, homes: Mapping[str, str], hosts: frozenset[str]) -> None:
         self.homes, self.hosts = homes, hosts
@@ -132,6 +133,13 @@ class ResourceManager(Actor):
         else:
             turn.say(hypervisor(place.host), body)
 
+    def _clean(self, turn: Turn, body: Clean) -> None:
+        place = turn.get(Placement, body.vm)
+        if place is None:
+            self._refuse(turn, body.reply_to, body, f"unknown VM {body.vm}")
+        else:
+            turn.say(hypervisor(place.host), body)
+
     def _host_for(self, turn: Turn, request: str, vm: str, place: Placement) -> str:
         """The host that serves this request: the source of the VM's open saga, else where the VM is placed; the same for
         ever, because a move changes the placement while its request is still open."""
@@ -148,7 +156,7 @@ class ResourceManager(Actor):
             turn.drop(Asked, min(asked, key=lambda key: asked[key].order))
         return host
 
-    def _refuse(self, turn: Turn, user: str, body: Define | Migrate | Cancel, reason: str) -> None:
+    def _refuse(self, turn: Turn, user: str, body: Define | Migrate | Cancel | Clean, reason: str) -> None:
         vm = body.definition.vm if isinstance(body, Define) else body.vm
         _verdict(turn, user, Verdict(request=body.request, vm=vm, outcome=Outcome.REFUSED, reason=reason))
 
@@ -180,6 +188,7 @@ class ResourceManager(Actor):
         Define: _define,
         Migrate: _migrate,
         Cancel: _cancel,
+        Clean: _clean,
         Inspect: _inspect,
         Booted: _booted,
         Regained: lambda self, turn, body: cleanup.record(turn, self.homes, body),

@@ -25,6 +25,10 @@ class GuestError(PagingError):
     """The guest's machine (QEMU, its pager) did not do what was asked; the message says which step and its last words."""
 
 
+class MachineGone(GuestError):
+    """The guest's machine is not there any more: QEMU or its memory ended by itself. Its last words are in the message."""
+
+
 class DeviceRefused(GuestError):
     """The guest has a virtual device that pins memory (DATAPLANE 11.1) and cannot be paged; names it and the reason."""
 

@@ -33,6 +33,8 @@ class HostFacts:
     """swap device -> host that it belongs to, for all devices of the cluster"""
     uuids: Mapping[str, str]
     slot_counts: Mapping[str, int]
+    clean_pages_per_s: int = 0
+    """how fast a VM that came here copies granted slots to slots of this host; 0: only when asked to"""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +69,9 @@ class Instance:
     """the saga that brought it here"""
     leaving_by: str = ""
     """the open saga that will take it away"""
+    born: int = 0
+    """the revision in which its machine was started; word of a death before that is of an earlier machine"""
+    clean_pages_per_s: int = 0
 
     @property
     def reached(self) -> bool:
@@ -163,6 +168,9 @@ KINDS: tuple[type, ...] = (
 )  # fmt: skip
 
 
+STARTS = (Level.BOOTED, Level.STAGED)
+"""levels that a new machine is started for"""
+
 # -- instances and their machines
 
 
@@ -195,7 +203,9 @@ def move(instance: Instance, state: State) -> Instance:
 
 def want(turn: Turn, instance: Instance, level: Level) -> None:
     """Tell the machine to be something else: a new revision, told again until it is reported."""
-    turn.put(attrs.evolve(instance, wanted=level, revision=instance.revision + 1, failed=""), instance.id)
+    revision = instance.revision + 1
+    born = revision if level in STARTS else instance.born
+    turn.put(attrs.evolve(instance, wanted=level, revision=revision, born=born, failed=""), instance.id)
     turn.timer("levels", 1.0)
 
 

@@ -65,6 +65,7 @@ def _reserve(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     staged = Instance(
         id=name, vm=cast.vm, epoch=cast.epoch + 1, definition=definition, state=State.STAGED,
         wanted=Level.STAGED, revision=0, brought_by=cast.saga,
+        clean_pages_per_s=actor.facts.clean_pages_per_s,
     )  # fmt: skip
     turn.put(Armed(slots=armed), name)
     want(turn, staged, Level.STAGED)

@@ -24,6 +24,7 @@ from actors.messages import (
     Define,
     Migrate,
     Named,
+    Noticed,
     Reached,
     Report,
     Verdict,
@@ -63,11 +64,26 @@ class Machine:
         """Reach the level at once; what it says may still be lost."""
         self.armed, self.revision = wanted.armed, wanted.revision
         report = {"instance": self.instance, "revision": wanted.revision, "level": wanted.level}
+        if self.phase == "dead" and wanted.level in (Level.BOOTED, Level.STAGED):
+            self.phase, self.memory, self.table = "nothing", {}, {}
+        if self.phase == "dead" and wanted.level is not Level.GONE:
+            self.tell_death()
+            return Report(**report, failed="the machine is gone")
         try:
             getattr(self, f"_{wanted.level}")(wanted, report)
         except LookupError as error:
             report["failed"] = str(error)
         return Report(**report)
+
+    def die(self) -> None:
+        """The machine ends by itself, and its memory with it."""
+        self.phase, self.memory, self.table = "dead", {}, {}
+        self.world.counts["death"] += 1
+
+    def tell_death(self) -> None:
+        """A death is a level: told while it lasts."""
+        body = Noticed(instance=self.instance, revision=self.revision, what="died", sentence="the machine ended by itself")
+        self.world.put(hypervisor(self.host), Heard(id="", source=f"vm.{self.instance}", body=body))
 
     def _booted(self, _wanted: Any, _report: dict[str, Any]) -> None:
         if self.phase == "nothing":
@@ -210,6 +226,7 @@ class World:
         for name in self.names:
             self.actors[hypervisor(name)] = self._hypervisor(name)
         self.records = {address: Record() for address in self.actors}
+        self.deadly = faults and self.random.random() < 0.5
         self.cleaning = self.random.random() < 0.8
 
     def _hypervisor(self, name: str) -> Hypervisor:
@@ -328,12 +345,21 @@ class World:
             self._ask_again()
         elif deed < 0.93:
             self._wish()
+        elif deed < 0.932 and self.deadly and self.machines:
+            self.random.choice(list(self.machines.values())).die()
+        elif deed < 0.94:
+            self._tell_deaths()
 
     def ring(self, timer: tuple[str, str]) -> None:
         """A timer goes off."""
         address, name = timer
         count = self.timers.pop(timer)
         self._turn(address, Heard(id="", source=address, body=Tick(timer=name, count=min(count, 6))))
+
+    def _tell_deaths(self) -> None:
+        for machine in self.machines.values():
+            if machine.phase == "dead":
+                machine.tell_death()
 
     def _ask_again(self) -> None:
         open_asks = [request for request in self.asks if request not in self.verdicts]
@@ -358,7 +384,8 @@ class World:
             while self.bag:
                 self.deliver(*self.bag.pop(self.random.randrange(len(self.bag))))
                 self.check()
-            at_rest = all(name.startswith("housekeeping") for _, name in self.timers)
+            self._tell_deaths()
+            at_rest = not self.bag and all(name.startswith("housekeeping") for _, name in self.timers)
             if at_rest and all(request in self.verdicts for request in self.asks):
                 return self.tidy_up()
             for timer in sorted(self.timers):
