@@ -1,24 +1,26 @@
 """Real machines for tests: small guests under QEMU, two hosts in one directory, and a device that both reach."""
 
 import contextlib
-import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
 
-from paging.device import DevicePath
+from paging.device import PAGE_BYTES, DevicePath
 from paging.guest import Definition, Endpoint, Halted, Manifest, Seat, Workload
 from paging.native import QEMU10
-from paging.native.build import build_linux, build_shim, build_test_guest, fetch_qemu10
+from paging.native.build import build_shim, build_test_guest, fetch_qemu10
 from paging.qemu import QemuGuest
 from paging.qemu_build import QemuBuild
 from paging.slots import SlotSet
-from paging.swap_table import SwapTable
+from paging.swap_table import Entry, SwapTable
 from tests.paging.parts import make_device
 
 MIB = 1 << 20
 SLOTS = 16384
+PATTERN_AT = 8 * MIB
+"""Where the test guest's pattern begins (paging/native/guest/pattern.h)"""
 BUILDS = ("qemu 7.2", "qemu 10.0")
 
 SMALL = Definition(
@@ -73,27 +75,35 @@ class Hosts:
 
 
 @contextlib.asynccontextmanager
-async def two_hosts(tmp_path: Path, shared_memory: Path = Path("/dev/shm")) -> AsyncIterator[Hosts]:
+async def two_hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
     """Guests lie on tmpfs, as they must; their device on the disk."""
     build_shim()
     build_test_guest()
-    directory = shared_memory / f"swapferry-test-{os.getpid()}-{tmp_path.name}"
-    directory.mkdir(mode=0o700)
-    hosts = Hosts(directory, make_device(tmp_path, "cold", SLOTS))
-    try:
-        yield hosts
-    finally:
-        for guest in hosts.guests:
-            await guest.destroy()
-            guest.seat.directory.rmdir()
-        directory.rmdir()
+    with tempfile.TemporaryDirectory(prefix="swapferry-", dir="/dev/shm") as directory:
+        hosts = Hosts(Path(directory), make_device(tmp_path, "cold", SLOTS))
+        try:
+            yield hosts
+        finally:
+            for guest in hosts.guests:
+                await guest.destroy()
 
 
-def linux_images() -> None:
-    """Kernel and initramfs of the Linux guest are there."""
-    build_linux()
+def swapped_pattern_page(guest: QemuGuest) -> tuple[int, Entry]:
+    """The last page of the test guest's pattern that lies in a slot."""
+    table = SwapTable.inspect(guest.seat.directory / "table")
+    first = PATTERN_AT // PAGE_BYTES
+    pattern = table.swapped()[first : first + guest.seat.definition.workload.fill_bytes // PAGE_BYTES]
+    page = first + int(pattern.nonzero()[0][-1])
+    entry = table.at(page)
+    assert entry is not None
+    return page, entry
 
 
-def table_of(guest: QemuGuest) -> SwapTable:
-    """A guest's swap table, to look at."""
-    return SwapTable.inspect(guest.seat.directory / "table")
+def process_exists(pid: int | None) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def process_status(pid: int | None) -> dict[str, str]:
+    """The fields of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)

@@ -14,7 +14,16 @@ from paging.errors import DeviceRefused, GuestError, TransferError
 from paging.guest import Disk, Workload
 from paging.qemu import QemuGuest
 from paging.qemu_console import fields
-from tests.paging.machines import BUILDS, MIB, SMALL, Hosts, table_of, two_hosts
+from tests.paging.machines import (
+    BUILDS,
+    MIB,
+    SMALL,
+    Hosts,
+    process_exists,
+    process_status,
+    swapped_pattern_page,
+    two_hosts,
+)
 from tests.paging.parts import overwrite_slot
 
 
@@ -79,7 +88,7 @@ async def test_qemu_runs_as_nobody_in_a_sandbox(hosts: Hosts):
     source = await hosts.booted()
 
     qemu, _ = source.pids
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{qemu}/status").read_text().splitlines() if ":\t" in line)
+    status = process_status(qemu)
 
     assert status["Uid"].split() == ["65534"] * 4
     assert status["Seccomp"] == "2"
@@ -119,10 +128,7 @@ async def test_a_damaged_slot_holds_the_guest_and_is_named(hosts: Hosts):
     source = await hosts.booted(quiet)
     told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     source.watch(lambda what, sentence: told.put_nowait((what, sentence)))
-    table = table_of(source)
-    page = int(table.swapped().nonzero()[0][-1])
-    entry = table.at(page)
-    assert entry is not None
+    page, entry = swapped_pattern_page(source)
     before = overwrite_slot(hosts.device, entry.slot, b"\xa5", at=1000)
 
     checking = asyncio.create_task(source.verify())
@@ -141,7 +147,7 @@ async def test_a_damaged_slot_holds_the_guest_and_is_named(hosts: Hosts):
 async def test_a_disk_that_would_pin_memory_is_refused_by_name(hosts: Hosts, url: str):
     guest = hosts.guest("a", attrs.evolve(SMALL, disks=(Disk(url=url),)))
 
-    with pytest.raises(DeviceRefused, match="disk 0 .* is refused"):
+    with pytest.raises(DeviceRefused, match=r"disk 0 .* is refused"):
         await guest.boot()
 
     assert guest.pids == (None, None)
@@ -154,7 +160,7 @@ async def test_what_an_earlier_process_left_behind_is_killed_and_removed(hosts: 
     await QemuGuest(lost.seat).destroy()
 
     await lost.destroy()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(map(process_exists, pids))
     assert list(lost.seat.directory.iterdir()) == []
 
 
