@@ -30,6 +30,8 @@ def _something_of_each(scenario: Scenario) -> Problems:
     for table, count in counts.items():
         if not count:
             yield table, "no such table", f"at least one [[{table}]]"
+    if scenario.steps and not any(isinstance(step, Migrate) for step in scenario.steps):
+        yield "step", "none that migrates", 'at least one with do = "migrate", for [expect] to be about'
     if scenario.expect.at:
         yield from _known_host(scenario, "expect.at", scenario.expect.at)
 

@@ -45,7 +45,8 @@ class OneProcess(World):
     def __init__(self, scenario: Scenario, parts: Parts, faults: Faults, user: str) -> None:
         self._scenario, self._parts, self._faults = scenario, parts, faults
         self._entries: list[Entry] = []
-        self._hosts: list[HostNode] = []
+        self.hosts: list[HostNode] = []
+        """in the order of the file, while they run"""
         self.client = Client(parts.broker(), user, parts.clock)
 
     @property
@@ -61,7 +62,7 @@ class OneProcess(World):
         """Start every host, and the user."""
         for plan in plans(self._scenario, self._parts):
             host = HostNode(plan, self._parts, self._observe)
-            self._hosts.append(host)
+            self.hosts.append(host)
             await host.start()
         await self.client.open()
 
@@ -69,15 +70,15 @@ class OneProcess(World):
         """Stop the user and every host; compare what they have kept."""
         await self.client.close()
         tables = await self._tables()
-        for host in self._hosts:
+        for host in self.hosts:
             await host.stop()
-        kept: list[Kept] = [await read_kept(host.plan, self._parts.store(host.plan.facts.host)) for host in self._hosts]
-        self._hosts.clear()
+        kept: list[Kept] = [await read_kept(host.plan, self._parts.store(host.plan.facts.host)) for host in self.hosts]
+        self.hosts.clear()
         return compare(kept, tables)
 
     async def _tables(self) -> Tables:
         """Which slots each living guest's swap table names."""
-        alive = [(name, guest) for host in self._hosts for name, guest in host.guests.items() if host.is_alive(name)]
+        alive = [(name, guest) for host in self.hosts for name, guest in host.guests.items() if host.is_alive(name)]
         tables: dict[str, Mapping[str, SlotSet]] = {}
         for name, guest in alive:
             with suppress(PagingError):  # a guest that has died names nothing any more

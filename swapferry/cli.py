@@ -23,7 +23,7 @@ from scenarios.check import foresee
 from scenarios.errors import BadFile, ScenarioError
 from scenarios.load import load
 from scenarios.scenario import FAULTS
-from swapferry.config import EMBEDDED, default_bus, read_node_file
+from swapferry.config import EMBEDDED, BadPlace, default_bus, read_node_file
 from swapferry.logs import log_errors_to_stderr, log_for_a_service
 from swapferry.node import serve
 from swapferry.play import Wish, play
@@ -163,7 +163,7 @@ def _errors_told(json: bool) -> Iterator[None]:
     except Told as told:
         _complain(str(told))
         raise typer.Exit(told.exit_code) from None
-    except (ScenarioError, ActorError, BusError, PagingError, OSError) as error:
+    except (BadPlace, ScenarioError, ActorError, BusError, PagingError, OSError) as error:
         _complain(str(error))
         if json:
             _print_json({"outcome": "failed", "verified": None, "reason": str(error)})

@@ -23,6 +23,10 @@ EMBEDDED = "embedded"
 ROLES = ("resource-manager",)
 
 
+class BadPlace(Exception):
+    """A directory that the environment names cannot be used; says which variable to change."""
+
+
 @attrs.frozen(kw_only=True)
 class Places:
     """Where temporary things may lie."""
@@ -34,12 +38,37 @@ class Places:
 
 
 def places() -> Places:
-    """Where the environment says that temporary things may lie."""
+    """Where the environment says that temporary things may lie. Raises `BadPlace` unless both are there."""
     disk = os.environ.get("TMPDIR", "/var/tmp")
-    return Places(
+    found = Places(
         ram=Path(os.environ.get("SWAPFERRY_RAM_DIR", "/dev/shm")),
         work=Path(os.environ.get("SWAPFERRY_WORK_DIR", disk)),
     )
+    for name, path in (("SWAPFERRY_RAM_DIR", found.ram), ("SWAPFERRY_WORK_DIR", found.work)):
+        if not (path.is_dir() and os.access(path, os.W_OK)):
+            raise BadPlace(f"{path} is no directory that can be written to; set {name} to one")
+    return found
+
+
+def need_tmpfs(path: Path) -> None:
+    """Raises `BadPlace` unless the directory is on a tmpfs: userfaultfd knows anonymous and shared memory, no other file."""
+    inside = [mount for mount in _mounts() if path.resolve().is_relative_to(mount.path)]
+    kind = max(inside, key=lambda mount: len(mount.path.parts)).kind
+    if kind != "tmpfs":
+        raise BadPlace(f"{path} is on {kind}, guests' memory needs a tmpfs; set SWAPFERRY_RAM_DIR to one (such as /dev/shm)")
+
+
+@attrs.frozen
+class _Mount:
+    path: Path
+    kind: str
+
+
+def _mounts() -> list[_Mount]:
+    """What is mounted where; of two at one place, the later one is seen."""
+    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    fields = [line.split() for line in lines]
+    return [_Mount(Path(path.replace("\\040", " ")), kind) for _, path, kind, *_ in reversed(fields)]
 
 
 @attrs.frozen(kw_only=True)

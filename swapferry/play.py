@@ -20,7 +20,7 @@ from scenarios.report import Report
 from scenarios.runner import Runner
 from scenarios.scenario import Scenario
 from scenarios.world import OneProcess, World
-from swapferry.config import EMBEDDED, places
+from swapferry.config import EMBEDDED, Places, need_tmpfs, places
 from swapferry.logs import log_everything_to
 from swapferry.processes import ManyProcesses
 from swapferry.screen import Screen
@@ -44,7 +44,10 @@ async def play(wish: Wish, screen: Screen) -> Report:
     """Run the scenario and return what it came to. Whatever happens, no guest and no temporary file is left."""
     run = uuid.uuid4().hex[:8]
     topology = Topology(prefix=f"swapferry-{run}")
-    with rooms(wish.keep) as directories, screen.live():
+    where = places()
+    if wish.guest == "qemu":
+        need_tmpfs(where.ram)
+    with rooms(where, wish.keep) as directories, screen.live():
         if wish.keep is not None:
             log_everything_to(wish.keep / "log.jsonl")
         faults = Faults()
@@ -76,9 +79,8 @@ def _world(wish: Wish, parts: Parts, faults: Faults, directories: Rooms, topolog
 
 
 @contextmanager
-def rooms(keep: Path | None) -> Iterator[Rooms]:
+def rooms(where: Places, keep: Path | None) -> Iterator[Rooms]:
     """The directories of one run; removed afterwards, but for what is to be kept."""
-    where = places()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     work = keep or Path(tempfile.mkdtemp(prefix="swapferry-", dir=where.work))

@@ -1,5 +1,7 @@
 """Rooms and files for runs of the command."""
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,12 @@ from tests.swapferry.scenes import SMALL
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Path:
-    """Where the command puts its temporary things."""
-    for name in ("ram", "work"):
-        (tmp_path / name).mkdir()
-    return tmp_path
+def rooms(tmp_path: Path) -> Iterator[Path]:
+    """Where the command puts its temporary things: ram on a tmpfs, work on whatever temporary directories are on."""
+    (tmp_path / "work").mkdir()
+    with tempfile.TemporaryDirectory(prefix="swapferry-test-", dir="/dev/shm") as ram:
+        (tmp_path / "ram").symlink_to(ram)
+        yield tmp_path
 
 
 @pytest.fixture

@@ -85,3 +85,25 @@ def rows(told: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Who did which row, in order; without those that only say how slow the machine is."""
     entries = [(entry["actor"], entry["row"], entry["event"]) for entry in told["timeline"]]
     return [entry for entry in entries if "waits for" not in entry[2] and "not yet" not in entry[2]]
+
+
+def machines(rooms: Path) -> list[str]:
+    """Processes (QEMU, pagers, nodes) that still have something of these rooms open or in their environment."""
+    here = (str(rooms), str((rooms / "ram").resolve()))
+    return [
+        f"{process.name}: {command}"
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and int(process.name) != os.getpid()
+        if (command := _seen(process / "cmdline")) and any(place in _traces(process) for place in here)
+    ]
+
+
+def _traces(process: Path) -> str:
+    return _seen(process / "environ") + _seen(process / "maps") + _seen(process / "cmdline")
+
+
+def _seen(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""

@@ -1,7 +1,6 @@
 """The scenes with real machines: each comes to the outcome that it names, on either QEMU and on either bus."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from paging.native import QEMU10
 from paging.native.build import build_shim, build_test_guest, fetch_qemu10
 from tests.support.rabbitmq import RabbitMQ
-from tests.swapferry.scenes import SCENES, leftovers, rows, swapferry
+from tests.swapferry.scenes import SCENES, leftovers, machines, rows, swapferry
 
 MIB = 1 << 20
 ALL = sorted(path.stem for path in SCENES.glob("*.toml"))
@@ -38,12 +37,6 @@ def play(rooms: Path, scene: str, *more: str) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(ended.stdout)
     assert told["broken"] == []
     return told
-
-
-def machines(rooms: Path) -> list[str]:
-    """QEMUs and pagers that still work for a guest of these rooms."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in listed if str(rooms) in line]
 
 
 @pytest.mark.usefixtures("qemu")
