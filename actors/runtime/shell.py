@@ -15,7 +15,7 @@ is acked: so its words leave in the order of its decisions.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -43,6 +43,13 @@ class Onlooker(Protocol):
 
     def __call__(self, seen: Observed) -> None:
         """A turn was stored."""
+
+
+class _Round:
+    """One round of the event loop: everybody else who can run does, and what the sockets hold is read."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 class Shell:
@@ -91,6 +98,7 @@ class Shell:
         """Take messages in groups until `finish` is called."""
         while not self._stopping.is_set():
             await self._wake.wait()
+            await self._all_that_arrive()
             self._wake.clear()
             group = self._decide_group()
             if self._ready:
@@ -117,6 +125,13 @@ class Shell:
         self._alarms.close()
 
     # receive, before, decide
+
+    async def _all_that_arrive(self) -> None:
+        """Messages come in bursts, one in each round of the event loop: let them all into one group, but wait for none."""
+        known = 0
+        while known < len(self._ready) < GROUP_TURNS_MAX:
+            known = len(self._ready)
+            await _Round()
 
     def _decide_group(self) -> list[Decided]:
         group: list[Decided] = []
