@@ -18,7 +18,7 @@ from paging.swap_table import Entry, SwapTable
 from tests.paging.parts import make_device
 
 MIB = 1 << 20
-SLOTS = 16384
+SLOTS = 65536
 PATTERN_AT = 8 * MIB
 """Where the test guest's pattern begins (paging/native/guest/pattern.h)"""
 BUILDS = ("qemu 7.2", "qemu 10.0")
@@ -54,12 +54,12 @@ class Hosts:
         self.guests.append(QemuGuest(seat, build=build(qemu), accelerator="tcg"))
         return self.guests[-1]
 
-    async def booted(self, definition: Definition = SMALL, qemu: str = "qemu 7.2") -> QemuGuest:
-        """A guest on host a that has filled its memory."""
+    async def booted(self, definition: Definition = SMALL, qemu: str = "qemu 7.2", command: str = "counters") -> QemuGuest:
+        """A guest on host a that has filled its memory: it answers a command only then."""
         guest = self.guest("a", definition, qemu)
         await guest.arm({self.device.name: SlotSet.span(0, SLOTS // 2)})
         await guest.boot()
-        await guest.ask("counters", "counters")
+        await guest.ask(command, command)
         return guest
 
     async def staged(self, definition: Definition = SMALL, qemu: str = "qemu 7.2") -> tuple[QemuGuest, Endpoint]:
