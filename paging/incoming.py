@@ -111,14 +111,15 @@ class Incoming:
 
     def _forget_contents(self, run: TableRun) -> None:
         """The table wins (DATAPLANE 5): what came before for the same pages goes, from RAM and from own slots."""
-        pages = range(run.page, run.page + run.count)
-        for page in pages:
+        # Nearly always there is nothing to forget, and the guest stands still meanwhile: no loop over pages then.
+        for page in (run.page + np.flatnonzero(self._pages.table.entries[run.page : run.page + run.count])).tolist():
             entry = self._pages.table.at(page)
             if entry is not None:
                 self._pages.table.clear(page)
                 self._spilled[entry.device].discard(entry.slot)
                 self._pages.pool.give(entry.device, entry.slot)
-        self._pages.forget([page for page in pages if page in self._pages.clock])
+        resident = self._pages.clock.resident_in((run.page, run.count))
+        self._pages.forget((run.page + np.flatnonzero(resident)).tolist())
 
     def _take_pages(self, body: bytes) -> None:
         for run in frames.parse_page_runs(body):

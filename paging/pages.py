@@ -137,10 +137,10 @@ class Pages:
 
     def forget(self, pages: list[int]) -> None:
         """While filling: these resident pages are another's, drop them."""
-        with self.lock:
-            gone = set(pages)
-            self._visitors = deque(page for page in self._visitors if page not in gone)
-            if pages:
+        if pages:
+            with self.lock:
+                gone = set(pages)
+                self._visitors = deque(page for page in self._visitors if page not in gone)
                 self.memory.drop(runs_of(pages))
                 self.clock.left(pages)
 

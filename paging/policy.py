@@ -44,7 +44,11 @@ class Clock:
 
     def resident(self) -> NDArray[np.bool_]:
         """Which pages are here."""
-        return np.frombuffer(self._stamp, dtype=np.uint32).astype(np.bool_)
+        return self.resident_in((0, len(self._stamp)))
+
+    def resident_in(self, run: Run) -> NDArray[np.bool_]:
+        """Which pages of a run are here."""
+        return np.frombuffer(self._stamp, dtype=np.uint32)[run[0] : run[0] + run[1]].astype(np.bool_)
 
     def placed(self, page: int) -> None:
         """This page is in RAM from now on."""

@@ -1,6 +1,7 @@
 """What every guest promises (`paging.guest`), whatever its machine is made of."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from paging.slots import SlotSet
 from tests.paging.guests import KINDS, Kind
 from tests.paging.parts import make_device, overwrite_slot
 
+SHARED_MEMORY = "/dev/shm"
 WAIT_S = 60.0
 """What must happen happens long before; only a defect waits so long"""
 
@@ -25,6 +27,7 @@ class House:
 
     kind: Kind
     directory: Path
+    """of the seats: on tmpfs, as a real guest's RAM wants it"""
     shared: DevicePath
     private: DevicePath
     made: list[Guest]
@@ -65,10 +68,12 @@ class House:
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     kind: Kind = request.param
     count = 2 * kind.definition.pages
-    house = House(kind, tmp_path, make_device(tmp_path, "shared", count), make_device(tmp_path, "private", count), [])
-    yield house
-    for guest in house.made:
-        await guest.destroy()
+    shared, private = make_device(tmp_path, "shared", count), make_device(tmp_path, "private", count)
+    with tempfile.TemporaryDirectory(prefix="swapferry-", dir=SHARED_MEMORY) as seats:
+        house = House(kind, Path(seats), shared, private, [])
+        yield house
+        for guest in house.made:
+            await guest.destroy()
 
 
 async def move(house: House, source: Guest, target: Guest) -> tuple[Halted, Manifest]:
