@@ -35,9 +35,9 @@ missing() {
 
 # A package that brings a service must not start it: the tests start their own broker, and a container has no init.
 without_services() {
-    local policy=/usr/sbin/policy-rc.d
+    local policy="${POLICY_FILE:-/usr/sbin/policy-rc.d}"
     if [ ! -e "$policy" ]; then
-        trap "rm -f $policy" EXIT
+        trap "rm -f '$policy'" EXIT
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
