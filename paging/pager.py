@@ -27,6 +27,8 @@ from paging.pages import Pages
 
 RETRY_S = 0.5
 """How often a fault that could not be answered, and an eviction that could not go on, are tried again unasked"""
+PRIORITY = -10
+"""Nice value"""
 _RECEIVE_BYTES = 1 << 20
 
 
@@ -151,6 +153,9 @@ def main() -> None:
     # A transfer shares the interpreter with the fault loop: it may hold it for half a millisecond at a time.
     sys.setswitchinterval(0.0005)
     os.umask(0o077)
+    # A processor of the guest stands still while the pager waits for one of the host's.
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     Pager(socket.socket(fileno=int(sys.argv[1]))).run()
 
 

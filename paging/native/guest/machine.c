@@ -45,17 +45,28 @@ static void start_interrupts(void)
     out8(PIT_0, (PIT_HZ / 1000) & 0xff), out8(PIT_0, PIT_HZ / 1000 >> 8);
 }
 
-/* Timer channel 2 counts 20 ms down while the time stamp counter counts up; nothing is believed of the processor's name. */
-static uint32_t calibrate(void)
+/* Timer channel 2 counts 10 ms down while the time stamp counter counts up; nothing is believed of the processor's name. */
+static uint32_t calibrate_once(void)
 {
-    const uint32_t count = PIT_HZ / 50;
+    const uint32_t count = PIT_HZ / 100;
     out8(PIT_GATE, (in8(PIT_GATE) & ~2) | 1);
     out8(PIT_COMMAND, 0xb0);
     out8(PIT_2, count & 0xff), out8(PIT_2, count >> 8);
     uint64_t begin = ticks();
     while (!(in8(PIT_GATE) & 0x20))
         ;
-    return (uint32_t)((ticks() - begin) / 20);
+    return (uint32_t)((ticks() - begin) / 10);
+}
+
+/* A host that takes the processor away meanwhile only makes a measurement longer: the shortest is right. */
+static uint32_t calibrate(void)
+{
+    uint32_t shortest = calibrate_once();
+    for (int i = 0; i < 7; i++) {
+        uint32_t once = calibrate_once();
+        shortest = once < shortest ? once : shortest;
+    }
+    return shortest;
 }
 
 void machine_start(void)
