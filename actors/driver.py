@@ -40,6 +40,9 @@ class Driver:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._tending: asyncio.Task[None] | None = None
         self._died = ""
+        self._died_in = 0
+        """the revision in which it died: only a newer one starts a new machine, or a late word of the death would be
+        taken for the new one's"""
 
     # -- levels
 
@@ -72,7 +75,7 @@ class Driver:
     async def _reach(self, wanted: Wanted) -> Report:
         try:
             guest = await self._guest_for(wanted)
-            if self._died and wanted.level in (Level.BOOTED, Level.STAGED):
+            if self._died and wanted.level is Level.BOOTED and wanted.revision > self._died_in:
                 await guest.destroy()
                 self._died = ""
             if self._died and wanted.level is not Level.GONE:
@@ -90,9 +93,9 @@ class Driver:
             guest = self._make(self._instance, wanted.definition)
             guest.watch(self._notice)
             alive = await guest.adopt()
-            if not alive and wanted.level not in (Level.BOOTED, Level.STAGED, Level.GONE):
-                self._died = f"the machine of {self._instance} ended while its node was away"
             self._guest = guest
+            if not alive and wanted.level not in (Level.BOOTED, Level.STAGED, Level.GONE):
+                self._notice("died", f"the machine of {self._instance} ended while its node was away")
         return self._guest
 
     # -- what lasts
@@ -122,12 +125,13 @@ class Driver:
         fresh = self._guest is None
         guest = await self._guest_for(wanted)
         if fresh and wanted.level in (Level.BOOTED, Level.STAGED) and not await guest.adopt():
-            self._died = f"the machine of {self._instance} ended while its node was away"
+            self._notice("died", f"the machine of {self._instance} ended while its node was away")
 
     async def _tell(self, wanted: Wanted) -> bool:
         """Tell what lasts; False where nothing does."""
         if self._died:
-            self._notice("died", self._died)
+            noticed = Noticed(instance=self._instance, revision=self._died_in, what="died", sentence=self._died)
+            self._inbox.post(hypervisor(self._host), noticed)
             return True
         running = wanted.level in (Level.RUNNING, Level.BOOTED)
         if not running or not wanted.granted or self._guest is None:
@@ -140,12 +144,13 @@ class Driver:
 
     def _notice(self, what: str, sentence: str) -> None:
         revision = self._wanted.revision if self._wanted is not None else 0
-        if what == "died":
-            self._died = sentence
+        if what != "died":
+            noticed = Noticed(instance=self._instance, revision=revision, what=what, sentence=sentence)
+            self._inbox.post(hypervisor(self._host), noticed)
+        elif not self._died:
+            self._died, self._died_in = sentence, revision
             if self._wanted is not None:
                 self.tend(self._wanted)
-        noticed = Noticed(instance=self._instance, revision=revision, what=what, sentence=sentence)
-        self._inbox.post(hypervisor(self._host), noticed)
 
     # -- looking
 

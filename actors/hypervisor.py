@@ -104,11 +104,11 @@ class Hypervisor(Actor):
         progress = turn.get(Progress, saga)
         if progress is None:
             return
-        turn.timer(f"ask:{saga}", min(ASK_LAST_S, moving.ASK_FIRST_S * 2 ** min(count + 1, 8)))
+        turn.timer(f"ask:{saga}", min(ASK_LAST_S, moving.ASK_FIRST_S * 2 ** min(count, 8)))
         cast = progress.cast
-        if count >= 1:
+        if count >= 2:
             waiting = MIGRATION.rows[min(max(progress.row, progress.begun - 1) + 1, len(MIGRATION.rows) - 1)]
-            turn.event("saga_waits", saga=saga, vm=cast.vm, row=waiting.name, waits_for=waiting.role, asked=count + 1)
+            turn.event("saga_waits", saga=saga, vm=cast.vm, row=waiting.name, waits_for=waiting.role, asked=count)
         for say in source.say_register(self, turn, cast):
             turn.say(say.target, say.body, cast=say.cast, row="ask")
         if progress.row > 0 or progress.undone:

@@ -25,7 +25,7 @@ def report(turn: Turn, body: Report) -> tuple[str, ...]:
         turn.put(attrs.evolve(instance, failed=body.failed), instance.id)
         booted(turn, turn.get(Instance, instance.id) or instance)
     else:
-        instance = attrs.evolve(instance, reported=body.revision, failed="")
+        instance = attrs.evolve(instance, reported=body.revision, failed=instance.failed if instance.lost else "")
         turn.put(instance, instance.id)
         turn.event("machine", vm=instance.vm, instance=instance.id, level=str(body.level), saga=instance.leaving_by)
         _keep_report(turn, instance, body)
@@ -56,13 +56,13 @@ def levels_again(turn: Turn, count: int) -> None:
     late = [one for one in turn.all(Instance).values() if not one.reached]
     for instance in late:
         turn.put(instance, instance.id)
-        if count >= 2:
+        if count >= 3:
             turn.event(
                 "machine_waits", vm=instance.vm, instance=instance.id, level=str(instance.wanted),
-                told=count + 1, reason=instance.failed, saga=instance.leaving_by or instance.brought_by,
+                told=count, reason=instance.failed, saga=instance.leaving_by or instance.brought_by,
             )  # fmt: skip
     if late:
-        turn.timer("levels", min(5.0, 1.0 + count))
+        turn.timer("levels", min(5.0, float(count)))
 
 
 def noticed(turn: Turn, body: Noticed) -> tuple[str, ...]:

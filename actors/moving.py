@@ -104,8 +104,8 @@ def enquire_again(turn: Turn, name: str, count: int) -> None:
     request = turn.get(Request, name)
     if request is None or not request.enquiring:
         return
-    if count + 1 >= ENQUIRIES_MAX:
-        reason = f"{request.target} does not answer (asked {count + 1} times); is its node up?"
+    if count >= ENQUIRIES_MAX:
+        reason = f"{request.target} does not answer (asked {count} times); is its node up?"
         requests.end(turn, request, Outcome.REFUSED, reason)
         return
     turn.say(hypervisor(request.target), Enquire(request=name))

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from actors import fencing
 from actors.domain.lifecycle import Outcome
 from actors.domain.placement import Placement
 from actors.domain.sharing import Shared
 from actors.errors import Defect
+from actors.fencing import DeadHost
 from actors.messages import (
     MANAGER,
     Abort,
@@ -21,12 +23,15 @@ from actors.messages import (
     Clean,
     Close,
     Commit,
+    Dead,
     Define,
+    Fenced,
     Inspect,
     Inspected,
     Migrate,
     Regained,
     Register,
+    Surveyed,
     Unshare,
     Verdict,
     hypervisor,
@@ -61,8 +66,11 @@ class ResourceManager(Actor):
     """One per cluster. `homes` names the home of each device, `hosts` all hosts."""
 
     address = MANAGER
-    kinds = (Placement, Shared, Asked, Starting, ManagerFacts, Progress, Floor)
-    hears = (Define, Migrate, Cancel, Clean, Inspect, Register, Commit, Close, Abort, Booted, Regained, Unshare)
+    kinds = (Placement, Shared, Asked, Starting, ManagerFacts, DeadHost, Progress, Floor)
+    hears = (
+        Define, Migrate, Cancel, Clean, Inspect, Dead, Register, Commit, Close, Abort, Booted, Regained, Unshare, Surveyed,
+        Fenced,
+    )  # fmt: skip
 
     def __init__(self, homes: Mapping[str, str], hosts: frozenset[str]) -> None:
         self.homes, self.hosts = homes, hosts
@@ -71,7 +79,7 @@ class ResourceManager(Actor):
         """React to one message."""
         cast, body = turn.heard.cast, turn.heard.body
         if isinstance(body, Tick):
-            self._tick(turn)
+            self._tick(turn, body)
         elif cast is not None:
             self._saga(turn, cast)
         else:
@@ -83,7 +91,7 @@ class ResourceManager(Actor):
             raise Defect(f"saga {cast.saga} names what does not exist: VM {cast.vm}, devices {unknown}")
         if not MIGRATION.current(turn, cast):
             return
-        body = turn.heard.body
+        cast, body = fencing.informed(turn, cast), turn.heard.body
         if isinstance(body, Abort):
             MIGRATION.undo(self, turn, cast, body.reason, (), opener_is_me=False)
         else:
@@ -95,8 +103,9 @@ class ResourceManager(Actor):
         vm = body.definition.vm
         place, starting = turn.get(Placement, vm), turn.get(Starting, vm)
         user = turn.heard.source
-        if place is None and body.host not in self.hosts:
-            self._refuse(turn, user, body, f"unknown host {body.host}")
+        problem = self._host_problem(turn, body.host)
+        if place is None and problem:
+            self._refuse(turn, user, body, problem)
         elif place is None:
             turn.put(Placement(host=body.host, definition=body.definition, booting=True), vm)
             turn.put(Starting(request=body.request, reply_to=user), vm)
@@ -109,21 +118,39 @@ class ResourceManager(Actor):
             runs = f"{vm} runs on {place.host}"
             _verdict(turn, user, Verdict(request=body.request, vm=vm, outcome=Outcome.DONE, reason=runs))
 
+    def _host_problem(self, turn: Turn, host: str) -> str:
+        if host not in self.hosts:
+            return f"unknown host {host}"
+        return f"{host} was declared dead" if host in fencing.dead_hosts(turn) else ""
+
     def _migrate(self, turn: Turn, body: Migrate) -> None:
         place = turn.get(Placement, body.vm)
         if place is None:
             self._refuse(turn, body.reply_to, body, f"unknown VM {body.vm}")
-        elif body.target not in self.hosts:
-            self._refuse(turn, body.reply_to, body, f"unknown host {body.target}")
+        elif problem := self._host_problem(turn, body.target):
+            self._refuse(turn, body.reply_to, body, problem)
         else:
-            turn.say(hypervisor(self._host_for(turn, body.request, body.vm, place)), body)
+            self._pass_on(turn, body, place)
 
     def _cancel(self, turn: Turn, body: Cancel) -> None:
         place = turn.get(Placement, body.vm)
         if place is None:
             self._refuse(turn, body.reply_to, body, f"unknown VM {body.vm}")
         else:
-            turn.say(hypervisor(self._host_for(turn, body.request, body.vm, place)), body)
+            self._pass_on(turn, body, place)
+
+    def _pass_on(self, turn: Turn, body: Migrate | Cancel, place: Placement) -> None:
+        """Let the VM's host answer; for a host that is dead the placement does."""
+        host = self._host_for(turn, body.request, body.vm, place)
+        if host not in fencing.dead_hosts(turn):
+            turn.say(hypervisor(host), body)
+            return
+        if place.host in fencing.dead_hosts(turn) or place.lock:
+            return
+        moved = isinstance(body, Migrate) and place.host == body.target
+        outcome = Outcome.DONE if moved else Outcome.UNDONE
+        reason = f"{host} was declared dead; {body.vm} is placed on {place.host}"
+        _verdict(turn, body.reply_to, Verdict(request=body.request, vm=body.vm, outcome=outcome, reason=reason))
 
     def _inspect(self, turn: Turn, body: Inspect) -> None:
         place = turn.get(Placement, body.vm)
@@ -170,12 +197,17 @@ class ResourceManager(Actor):
         if booting:
             turn.timer("boot", 2.0)
 
-    def _tick(self, turn: Turn) -> None:
-        self._boot(turn)
+    def _tick(self, turn: Turn, tick: Tick) -> None:
+        if tick.timer == "dead":
+            fencing.go_on(self, turn, self.homes, self.hosts, tick.count)
+        else:
+            self._boot(turn)
 
     def _booted(self, turn: Turn, body: Booted) -> None:
         place, starting = turn.get(Placement, body.vm), turn.get(Starting, body.vm)
         if place is None or place.epoch != body.epoch or not place.booting:
+            return
+        if body.refused and fencing.next_heir(turn, body.vm, place, self.hosts):
             return
         turn.put(attrs.evolve(place, booting=False, failed=body.refused), body.vm)
         if starting is not None:
@@ -192,6 +224,9 @@ class ResourceManager(Actor):
         Inspect: _inspect,
         Booted: _booted,
         Regained: lambda self, turn, body: cleanup.record(turn, self.homes, body),
+        Dead: lambda self, turn, body: fencing.declare(self, turn, self.hosts, body),
+        Fenced: lambda self, turn, body: fencing.fenced(turn, body),  # noqa: ARG005
+        Surveyed: lambda self, turn, body: fencing.surveyed(turn, self.homes, body),
         Unshare: lambda self, turn, body: cleanup.unlist(turn, body),  # noqa: ARG005 - one shape for all
     }
 

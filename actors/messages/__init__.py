@@ -25,7 +25,7 @@ from actors.messages.migration import (
     Undo,
     Welcome,
 )
-from actors.messages.placing import Boot, Booted
+from actors.messages.placing import Boot, Booted, Dead, Fence, Fenced
 from actors.messages.users import Cancel, Clean, Define, Inspect, Inspected, Migrate, Verdict
 
 BODIES: tuple[type, ...] = (
@@ -33,7 +33,7 @@ BODIES: tuple[type, ...] = (
     Enquire, Offer,
     Register, Welcome, Freeze, Grant, Granted, Prepare, Commit, Resume, Forget, Close, Closed, Abort, Undo,
     Return, Taken, Survey, Surveyed, Regained, Recorded, Unshare, Unshared,
-    Boot, Booted,
+    Boot, Booted, Dead, Fence, Fenced,
 )  # fmt: skip
 """All that may travel on the bus."""
 
@@ -49,9 +49,12 @@ __all__ = [
     "Close",
     "Closed",
     "Commit",
+    "Dead",
     "Define",
     "Did",
     "Enquire",
+    "Fence",
+    "Fenced",
     "Forget",
     "Freeze",
     "Grant",

@@ -21,3 +21,27 @@ class Booted:
     vm: str
     epoch: int
     refused: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Dead:
+    """Operator to manager: this host is switched off for good. True only if it is: nothing here can stop a host that runs."""
+
+    request: str
+    host: str
+    reply_to: str
+
+
+@attrs.frozen(kw_only=True)
+class Fence:
+    """Manager to device: what this dead host owns goes home, what it has under way is refused."""
+
+    host: str
+
+
+@attrs.frozen(kw_only=True)
+class Fenced:
+    """Device to manager: done."""
+
+    device: str
+    host: str

@@ -79,7 +79,7 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class Tick:
-    """A timer went off. `count` is how often it did in a row (the shell keeps it)."""
+    """A timer went off. `count` is how often it did in a row, this time included (the shell keeps it)."""
 
     timer: str
     count: int

@@ -83,7 +83,7 @@ def housekeeping(facts: HostFacts, turn: Turn, count: int) -> None:
     for target, body in says:
         turn.say(target, body, row="housekeeping")
     if says:
-        turn.timer("housekeeping", min(HOUSEKEEPING_LAST_S, hosting.HOUSEKEEPING_S * 2 ** min(count, 5)))
+        turn.timer("housekeeping", min(HOUSEKEEPING_LAST_S, hosting.HOUSEKEEPING_S * 2 ** min(count - 1, 5)))
 
 
 def _returns(facts: HostFacts, turn: Turn) -> Iterable[tuple[str, object]]:

@@ -39,6 +39,9 @@ def register_ready(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Readine
         return Refuse(f"unknown VM {cast.vm}")
     if (place.host, place.epoch) != (cast.source, cast.epoch):
         return Refuse(f"{cast.vm} is placed on {place.host} in epoch {place.epoch}, not on {cast.source} in {cast.epoch}")
+    dead = sorted(cast.dead & {cast.source, cast.target})
+    if dead:
+        return Refuse(f"{dead[0]} was declared dead")
     if place.lock or place.booting:
         return Refuse(f"{cast.vm} is already {'migrating in saga ' + place.lock if place.lock else 'booting'}")
     turn.put(attrs.evolve(place, lock=cast.saga), cast.vm)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.domain import ledger
-from actors.domain.hosting import HostFacts, Instance, Owned
+from actors.domain.hosting import Counters, HostFacts, Instance, Owned
 from actors.domain.ledger import Right
 from actors.domain.lifecycle import Level, State
 from actors.domain.placement import Placement
@@ -21,6 +21,7 @@ from actors.messages import (
     MANAGER,
     Cancel,
     Cast,
+    Dead,
     Define,
     Migrate,
     Named,
@@ -58,13 +59,13 @@ class Machine:
         self.memory: dict[int, int] = {}
         self.table: dict[int, tuple[str, int]] = {}
         self.armed: Mapping[str, SlotSet] = {}
-        self.revision = 0
+        self.revision = self.died_in = 0
 
     def follow(self, wanted: Any) -> Report:
         """Reach the level at once; what it says may still be lost."""
         self.armed, self.revision = wanted.armed, wanted.revision
         report = {"instance": self.instance, "revision": wanted.revision, "level": wanted.level}
-        if self.phase == "dead" and wanted.level in (Level.BOOTED, Level.STAGED):
+        if self.phase == "dead" and wanted.level is Level.BOOTED and wanted.revision > self.died_in:
             self.phase, self.memory, self.table = "nothing", {}, {}
         if self.phase == "dead" and wanted.level is not Level.GONE:
             self.tell_death()
@@ -77,12 +78,14 @@ class Machine:
 
     def die(self) -> None:
         """The machine ends by itself, and its memory with it."""
+        if self.phase != "dead":
+            self.died_in = self.revision
         self.phase, self.memory, self.table = "dead", {}, {}
         self.world.counts["death"] += 1
 
     def tell_death(self) -> None:
         """A death is a level: told while it lasts."""
-        body = Noticed(instance=self.instance, revision=self.revision, what="died", sentence="the machine ended by itself")
+        body = Noticed(instance=self.instance, revision=self.died_in, what="died", sentence="the machine ended by itself")
         self.world.put(hypervisor(self.host), Heard(id="", source=f"vm.{self.instance}", body=body))
 
     def _booted(self, _wanted: Any, _report: dict[str, Any]) -> None:
@@ -226,6 +229,8 @@ class World:
         for name in self.names:
             self.actors[hypervisor(name)] = self._hypervisor(name)
         self.records = {address: Record() for address in self.actors}
+        self.gone: set[str] = set()
+        self.mortal = faults and self.random.random() < 0.3
         self.deadly = faults and self.random.random() < 0.5
         self.cleaning = self.random.random() < 0.8
 
@@ -262,6 +267,8 @@ class World:
 
     def deliver(self, address: str, heard: Heard) -> None:
         """decide and store -> obey -> say -> ack, with a crash wherever it likes; then the message comes again."""
+        if self._unreachable(address):
+            return
         if address.startswith("user."):
             self._verdict(heard.body)
         elif address.startswith("vm."):
@@ -282,7 +289,7 @@ class World:
             if after is None:
                 self.timers.pop((address, name), None)
             else:
-                self.timers[address, name] = heard.body.count + 1 if isinstance(heard.body, Tick) else 0
+                self.timers[address, name] = heard.body.count + 1 if isinstance(heard.body, Tick) else 1
         for event in decision.events:
             self.counts[f"{event.name} {event.fields.get('row', '')}".strip()] += 1
         if self._crashes(address, heard):
@@ -302,6 +309,19 @@ class World:
         self.bag.append((address, heard))
         self.restart(address)
         return True
+
+    def kill(self) -> None:
+        """A host is switched off for good, and the operator says so. Arbiters and manager live elsewhere here."""
+        name = self.random.choice([one for one in self.names if one not in self.gone])
+        self.gone.add(name)
+        self.counts["host killed"] += 1
+        self.machines = {key: machine for key, machine in self.machines.items() if machine.host != name}
+        self.timers = {key: count for key, count in self.timers.items() if key[0] != hypervisor(name)}
+        request = f"r{len(self.asks)}"
+        self.ask(Dead(request=request, host=name, reply_to=f"user.{request}"))
+
+    def _unreachable(self, address: str) -> bool:
+        return any(address == hypervisor(name) or f"@{name}." in address for name in self.gone)
 
     def restart(self, address: str) -> None:
         """Come back from the store and obey all of it."""
@@ -324,7 +344,7 @@ class World:
 
     def _verdict(self, body: Any) -> None:
         known = self.verdicts.get(body.request)
-        if known is not None and known.outcome != body.outcome:
+        if known is not None and known.outcome != body.outcome and not self.gone:
             raise Violation(f"request {body.request} ended twice: {known} and {body}")
         self.verdicts[body.request] = body
         self.counts[f"verdict {body.outcome}"] += 1
@@ -349,12 +369,14 @@ class World:
             self.random.choice(list(self.machines.values())).die()
         elif deed < 0.94:
             self._tell_deaths()
+        elif deed < 0.941 and self.mortal and len(self.gone) < len(self.names) - 2:
+            self.kill()
 
     def ring(self, timer: tuple[str, str]) -> None:
         """A timer goes off."""
         address, name = timer
         count = self.timers.pop(timer)
-        self._turn(address, Heard(id="", source=address, body=Tick(timer=name, count=min(count, 6))))
+        self._turn(address, Heard(id="", source=address, body=Tick(timer=name, count=min(count, 20))))
 
     def _tell_deaths(self) -> None:
         for machine in self.machines.values():
@@ -385,7 +407,7 @@ class World:
                 self.deliver(*self.bag.pop(self.random.randrange(len(self.bag))))
                 self.check()
             self._tell_deaths()
-            at_rest = not self.bag and all(name.startswith("housekeeping") for _, name in self.timers)
+            at_rest = not self.bag and all(name in ("housekeeping", "dead") for _, name in self.timers)
             if at_rest and all(request in self.verdicts for request in self.asks):
                 return self.tidy_up()
             for timer in sorted(self.timers):
@@ -453,6 +475,10 @@ class World:
             if away and device not in listed:
                 raise Violation(f"{device} is shared but not listed")
 
+    def alive(self) -> list[str]:
+        """Hosts that are not switched off."""
+        return [name for name in self.names if name not in self.gone]
+
     def check_rest(self) -> None:
         """What holds at rest."""
         places = self.records[MANAGER].all(Placement)
@@ -460,7 +486,7 @@ class World:
             runs = [machine.host for machine in self.machines.values() if machine.vm == vm and machine.phase == "running"]
             if not place.failed and (runs != [place.host] or place.lock):
                 raise Violation(f"{vm} runs on {runs}, placed {place}")
-        for name in self.names:
+        for name in self.alive():
             record = self.records[hypervisor(name)]
             if any(one.cast.opener == name for one in record.all(Progress).values()):
                 raise Violation(f"{name} has open sagas")
@@ -474,10 +500,17 @@ class World:
         if rights and not ledger.covers(rights, SLOTS):
             raise Violation(f"{device}: the ledger does not cover each slot once: {rights}")
         for generation, right in rights.items():
-            owned = self.records[hypervisor(right.owner)].get(Owned, f"{device}/{generation}")
+            if right.owner in self.gone:
+                if right.owner != home:
+                    raise Violation(f"{device}: {right} belongs to a dead host")
+                continue
+            record = self.records[hypervisor(right.owner)]
+            if record.get(Counters) is None:
+                continue  # it has heard nothing yet, and will found itself with this
+            owned = record.get(Owned, f"{device}/{generation}")
             if owned is None or owned.slots != right.slots:
                 raise Violation(f"{device}: {right.owner} has {owned} in generation {generation}, the ledger {right}")
-        for name in self.names:
+        for name in self.alive():
             for owned in self.records[hypervisor(name)].all(Owned).values():
                 right = rights.get(owned.generation)
                 if owned.device == device and rights and (right is None or right.owner != name):
