@@ -15,6 +15,7 @@ from actors.messages import Cancel as CancelRequest
 from actors.messages import Define, Inspect, Inspected, Verdict
 from actors.messages import Migrate as MigrateRequest
 from actors.runtime.clock import Clock
+from actors.sagas.migration import MIGRATION
 from paging.device import PAGE_BYTES
 from paging.guest import Definition, Disk, Workload
 from scenarios.errors import Failed
@@ -148,8 +149,20 @@ class Runner:
 
     async def _verdict(self, vm: str) -> None:
         task = self._pending.pop(vm, None)
+        while task is not None and not task.done():
+            await asyncio.wait([task], timeout=PAUSE_S)
+            self._show_row(vm)
         if task is not None:
-            await task
+            task.result()
+
+    def _show_row(self, vm: str) -> None:
+        """How far the newest migration has come: its last row, or that it is being undone."""
+        asked = self._asked[-1]
+        done = [entry for entry in self._world.entries() if entry.t >= asked.at and entry.shown and entry.row]
+        if done:
+            names = [row.name for row in MIGRATION.rows]
+            share = (names.index(done[-1].row) + 1) / len(names) if done[-1].row in names else None
+            self._show(f"migrating {vm} to {asked.target}: {done[-1].row} {done[-1].event}", share)
 
     async def _cancel(self, step: Cancel) -> None:
         self._show(f"cancelling the migration of {step.vm}")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.status import Status
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from paging.device import PAGE_BYTES
@@ -18,7 +18,9 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._status: Status | None = None
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("beginning", total=None)
         self._said = ""
 
     @contextmanager
@@ -27,14 +29,13 @@ class Screen:
         if not self._console.is_terminal:
             yield
             return
-        with self._console.status("beginning") as self._status:
+        with self._progress:
             yield
-        self._status = None
 
     def __call__(self, doing: str, share: float | None = None) -> None:
         """This is being done, so much of it already."""
-        if self._status is not None:
-            self._status.update(doing if share is None else f"{doing} [{share:.0%}]".replace("[", "\\["))
+        if self._console.is_terminal:
+            self._progress.update(self._task, description=doing, total=None if share is None else 1.0, completed=share or 0.0)
             return
         topic = doing.partition(":")[0]
         if topic != self._said:
