@@ -74,9 +74,13 @@ class HostNode:
         """True if the actor of this instance lives here."""
         return vm_instance(instance) in self.node.states()
 
+    def probe(self) -> Reached:
+        """Which of its devices this host reaches now."""
+        return probe(self.plan.paths)
+
     def _actors(self) -> list[Actor]:
         facts = self.plan.facts
-        actors: list[Actor] = [Hypervisor(facts, self.node, self._instance, lambda: probe(self.plan.paths))]
+        actors: list[Actor] = [Hypervisor(facts, self.node, self._instance, self.probe)]
         home = [device for device, host in facts.homes.items() if host == facts.host]
         actors += [SwapDevice(device, facts.host, facts.slot_counts[device]) for device in home]
         if self.plan.manager:

@@ -1,0 +1,238 @@
+"""The machine of an instance: a guest that reads, writes and discards its few pages, on the real paging core.
+
+It lives outside of its node's process, as QEMU and the pager do: a node may die and come back, the machine goes on. Its memory,
+table and slots hold real bytes; what the guest last wrote is kept beside it, as the truth that it is measured by.
+"""
+
+import mmap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from paging.device import PAGE_BYTES, SlotDevice
+from paging.errors import GuestError, MachineGone, PagingError
+from paging.fake_memory import FakeMemory
+from paging.guest import Definition, Endpoint
+from paging.incoming import Incoming
+from paging.pages import Pages
+from paging.reception import Reception
+from paging.slots import SlotSet
+from paging.swap_table import Phase, SwapTable, table_bytes
+from paging.table_header import Header
+from scenarios.sim.devices import SimSlots
+from scenarios.sim.fortune import Fortune
+
+ZERO = bytes(PAGE_BYTES)
+PORT = 7000
+Tell = Callable[[str, str], None]
+
+
+class SimMachine:
+    """One instance's machine and pager. `truth` is what the VM's pages hold; zero pages are not in it."""
+
+    def __init__(
+        self, instance: str, host: str, definition: Definition, devices: Mapping[str, SimSlots], fortune: Fortune,
+        truths: dict[str, dict[int, bytes]],
+    ) -> None:  # fmt: skip
+        self.instance, self.host, self.definition, self.vm = instance, host, definition, definition.vm
+        self.devices, self.fortune, self.truths = devices, fortune, truths
+        self.pages: Pages | None = None
+        self.memory: FakeMemory
+        self.reception: Reception | None = None
+        self.executes = False
+        """the guest's processors run"""
+        self.dead = ""
+        self.watchers: list[Tell] = []
+        self.wrong = ""
+        """what the guest read that it had not written"""
+        self.moved = True
+        """something happened to it since the checkers last looked"""
+        self._armed: Mapping[str, SlotSet] = {}
+        self._cleans: Mapping[str, SlotSet] = {}
+
+    # what a node may ask of it
+
+    def there(self) -> Pages:
+        """Its pages. Raises `MachineGone` or `GuestError`."""
+        if self.dead:
+            raise MachineGone(self.dead)
+        if self.pages is None:
+            raise GuestError(f"{self.instance} has no machine")
+        return self.pages
+
+    @property
+    def phase(self) -> Phase:
+        """How its table stands; empty where there is none."""
+        return self.pages.table.phase if self.pages is not None else Phase.EMPTY
+
+    def boot(self) -> None:
+        """From nothing to running, with empty memory."""
+        if self.dead:
+            raise MachineGone(self.dead)
+        if self.pages is None:
+            self._make().start()
+            self.truths[self.vm] = {}
+            self.executes = self.moved = True
+
+    def stage(self) -> Endpoint:
+        """From nothing to staged."""
+        if self.dead:
+            raise MachineGone(self.dead)
+        if self.reception is None:
+            incoming = Incoming(self.pages or self._make())
+            incoming.begin()
+            self.reception = Reception(incoming, token=f"token-of-{self.instance}-{self.fortune.random.randrange(1 << 30)}")
+        return Endpoint(host=self.host, port=PORT, token=self.reception.token)
+
+    def arm(self, slots: Mapping[str, SlotSet]) -> None:
+        """These slots may be written."""
+        if self.pages is not None:
+            self.pages.arm(slots)
+        self._armed = dict(slots)
+
+    def halt(self) -> Pages:
+        """Stand still."""
+        pages = self.there()
+        if pages.stalled:
+            raise GuestError(f"{self.instance} cannot be halted: {next(iter(pages.stalled.values()))}")
+        self.executes, self.moved = False, True
+        pages.freeze()
+        return pages
+
+    def run(self) -> None:
+        """Go on."""
+        pages = self.there()
+        if not self.executes:
+            pages.thaw()
+            self.executes = self.moved = True
+
+    def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
+        """Copy pages out of these slots in the background."""
+        self.there()
+        self._cleans = dict(granted) if pages_per_s else {}
+
+    def destroy(self) -> None:
+        """Be gone."""
+        if self.pages is not None:
+            self.pages.table.close()
+        self.pages = self.reception = None
+        self.executes, self.dead, self._cleans = False, "", {}
+
+    def die(self, why: str) -> None:
+        """End by itself; memory and table are gone."""
+        self.destroy()
+        self.dead = f"{self.instance}: {why}"
+        self._tell("died", why)
+
+    def _make(self) -> Pages:
+        header = Header(
+            pages=self.definition.pages, instance=self.instance, boot_id="00000000-0000-0000-0000-000000000000",
+            devices=tuple(device.identity.uuid for device in self.devices.values()),
+        )  # fmt: skip
+        table = SwapTable(Path("nowhere"), mmap.mmap(-1, table_bytes(header.pages)), header, writable=True)
+        self.memory = FakeMemory(header.pages)
+        devices: dict[str, SlotDevice] = dict(self.devices)
+        self.pages = Pages(self.memory, table, devices, limit=self.definition.resident_pages, batch=2)
+        self.pages.arm(self._armed)
+        self._cleans = {}
+        return self.pages
+
+    # what goes on inside
+
+    def live(self) -> None:
+        """One deed of the guest or of its pager, whichever fate wants."""
+        if self.pages is None:
+            return
+        pick, page = self.fortune.random, self.fortune.random.randrange(self.definition.pages)
+        try:
+            if not self.executes:
+                if self.phase in (Phase.FROZEN, Phase.LOADED):
+                    self._touch(page)  # a device model reads the memory of a guest that stands still
+                return
+            deed = pick.random()
+            if self._cleans and deed < 0.3:
+                self.copy_one()
+            elif deed < 0.6:
+                self._read(page)
+            elif deed < 0.92:
+                self._write(page, pick.randrange(1, 1 << 62).to_bytes(8, "little") * (PAGE_BYTES // 8))
+            else:
+                self._write(page, ZERO)
+            self._relieved()
+        except PagingError as error:
+            self._tell("stalled", str(error))
+
+    def _read(self, page: int) -> None:
+        self._touch(page)
+        found, expected = self.memory.peek(page), self.truths[self.vm].get(page, ZERO)
+        if found != expected and not self.wrong:
+            self.wrong = f"the guest of {self.instance} read page {page} and found {_shown(found)}, written was {_shown(expected)}"
+
+    def _write(self, page: int, data: bytes) -> None:
+        self._touch(page)
+        self.memory.poke(page, 0, data)
+        if data == ZERO:
+            self.truths[self.vm].pop(page, None)
+        else:
+            self.truths[self.vm][page] = data
+
+    def _touch(self, page: int) -> None:
+        pages = self.there()
+        if pages.over:
+            pages.evict()
+        while not self.memory.is_resident(page):
+            pages.fault(page)
+
+    def _relieved(self) -> None:
+        pages = self.there()
+        if pages.stalled and not pages.retry():
+            self._tell("unstalled", "all faults are answered again")
+
+    def relieve(self) -> None:
+        """Try what is stalled again."""
+        if self.pages is not None and self.pages.stalled:
+            self._relieved()
+
+    def copy_one(self) -> bool:
+        """One page moves from a slot that came with the guest to an armed one; false where there is none."""
+        pages, table = self.there(), self.there().table
+        if not self.executes:
+            return False
+        for page in range(table.pages):
+            entry = table.at(page)
+            if entry is None or entry.slot not in self._cleans.get(pages.names[entry.device], SlotSet()):
+                continue
+            taken = pages.pool.take(1)
+            if taken is None:
+                return False
+            device, slot, _ = taken
+            try:
+                pages.devices[device].write(slot, [pages.content(page, entry)])
+            except (OSError, PagingError):
+                pages.pool.give(device, slot)
+                return False
+            import numpy as np  # noqa: PLC0415
+
+            table.enter_slots(np.array([page]), device, np.array([slot]), np.array([entry.checksum], dtype=np.uint32))
+            return True
+        return False
+
+    def _tell(self, what: str, sentence: str) -> None:
+        for watcher in list(self.watchers):
+            watcher(what, f"{self.instance}: {sentence}")
+
+    # what a checker may look at
+
+    def reads(self, page: int) -> bytes | memoryview | None:
+        """What the guest would read there, without touching anything; None where the pager could not answer."""
+        pages = self.there()
+        entry = pages.table.at(page)
+        if self.memory.is_resident(page) and (entry is None or self.phase is Phase.RUNNING):
+            return self.memory.peek(page)
+        if entry is None:
+            return ZERO
+        name = pages.names.get(entry.device)
+        return self.devices[name].medium.slots.get(entry.slot, ZERO) if name is not None else None
+
+
+def _shown(data: bytes | memoryview) -> str:
+    return bytes(data[:8]).hex() if any(data) else "zeros"

@@ -1,0 +1,366 @@
+"""A world from one seed: hosts, devices, VMs, users and mishaps; a safety phase with faults, then a liveness phase without.
+
+Everything happens on one virtual loop. The nodes, their shells, actors and codec are the real ones; what is around them is here.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import attrs
+
+from actors.client import Client
+from actors.domain.ledger import Right
+from actors.errors import StoreError
+from actors.messages import MANAGER, Cancel, Define, Migrate, Verdict, swap_device
+from actors.runtime.actor import Record
+from actors.runtime.observed import Observed
+from bus.broker import DeadLetter
+from bus.envelope import Envelope
+from bus.errors import Transient
+from paging.device import DeviceId, DevicePath
+from paging.guest import Definition, Endpoint
+from scenarios.host import HostPlan, facts_for
+from scenarios.sim import checkers, mishaps
+from scenarios.sim.checkers import Violation
+from scenarios.sim.clock import SimClock
+from scenarios.sim.devices import Medium, SimSlots
+from scenarios.sim.faults import Profile
+from scenarios.sim.fortune import Fortune
+from scenarios.sim.host import Place, SimHost, SimParts
+from scenarios.sim.loop import VirtualLoop
+from scenarios.sim.machine import SimMachine
+from scenarios.sim.network import Message, Onlooker, SimBroker, SimNetwork
+from scenarios.sim.process import Process
+from scenarios.sim.store import Disk
+from scenarios.sim.turns import Turns
+
+PAGES, RESIDENT, SLOTS = 12, 5, 1200
+TICK_S = 0.4
+SAFETY_S = 120.0
+REST_S = 900.0
+_IDS = UUID("3d0b2f5e-7f3c-5d3a-8b0e-0c5b9b6f1a55")
+
+
+@attrs.frozen(kw_only=True)
+class Size:
+    """How big a world is."""
+
+    hosts: int = 3
+    vms: int = 4
+    devices: int = 2
+
+
+class World(Onlooker):
+    """One history. `play` raises `Violation`."""
+
+    def __init__(self, loop: VirtualLoop, seed: int, profile: Profile, size: Size, limits: "Limits | None" = None) -> None:
+        limits = limits or Limits()
+        self.loop, self.seed, self.size, self.limits = loop, seed, size, limits
+        self.fortune = Fortune(seed, profile, limits.faults_max)
+        self.turns = Turns(self.fortune, self.fail)
+        self.network = SimNetwork(self.fortune, self)
+        self.story: list[str] = []
+        self.digest = hashlib.blake2b(digest_size=16)
+        self.steps = 0
+        self.verdicts: dict[str, Verdict] = {}
+        self.truths: dict[str, dict[int, bytes]] = {}
+        self.random = self.fortune.random
+        self.media = self._media()
+        self.homes = {name: medium.home for name, medium in self.media.items()}
+        self.places = self._places()
+        self._hosting = {MANAGER: self._hosts()[0]} | {swap_device(device): home for device, home in self.homes.items()}
+        self._hosting |= {f"hypervisor.{host}": host for host in self.places}
+        self._heard: dict[tuple[str, str], int] = {}
+        self._rows: dict[tuple[str, str, str], int] = {}
+        self._enough = asyncio.Event()
+
+    # -- what there is
+
+    def _hosts(self) -> list[str]:
+        return [f"h{index + 1}" for index in range(self.size.hosts)]
+
+    def _media(self) -> dict[str, Medium]:
+        media, hosts = {}, self._hosts()
+        for index in range(self.size.devices):
+            name, home = f"d{index + 1}", hosts[index % len(hosts)]
+            reach = tuple(host for host in hosts if host == home or self.random.random() < 0.8)
+            media[name] = Medium(name, home, DeviceId(uuid=str(uuid5(_IDS, name)), slot_count=SLOTS), reach)
+        return media
+
+    def _places(self) -> dict[str, Place]:
+        placed = {
+            name: (medium.home, DevicePath(name=name, path=Path(f"/sim/{name}"), uuid=medium.identity.uuid), SLOTS)
+            for name, medium in self.media.items()
+        }
+        places = {}
+        for index, host in enumerate(self._hosts()):
+            plan = HostPlan(
+                facts=facts_for(host, self.random.choice((2, 3, 8)) * PAGES * 4096, placed),
+                paths=tuple(path for name, (_, path, _) in placed.items() if host in self.media[name].reach),
+                hosts=frozenset(self._hosts()),
+                manager=index == 0,
+            )
+            skew = self.fortune.profile.skew_s
+            places[host] = Place(plan, Disk(host), SimClock(self.fortune.between(-skew, skew)))
+        return places
+
+    def machines(self) -> Iterable[SimMachine]:
+        """All machines of all hosts."""
+        for place in self.places.values():
+            yield from place.machines.values()
+
+    def record(self, address: str) -> Record:
+        """What is durable of an actor."""
+        return self.places[self._hosting[address]].disk.record(address)
+
+    def owner(self, device: str, slot: int) -> str:
+        """Whose slot it is, by the ledger."""
+        rights = self.record(swap_device(device)).all(Right)
+        return next((right.owner for right in rights.values() if slot in right.slots), self.homes[device])
+
+    # -- nodes
+
+    def boot(self, name: str) -> None:
+        """Start a node on this host, unless one runs."""
+        place = self.places[name]
+        if place.process is None:
+            place.process = Process(name, self._died)
+            self.tell(f"{name}: a node starts")
+            place.process.start(self._start(place, place.process))
+
+    async def _start(self, place: Place, process: Process) -> None:
+        while True:
+            parts = SimParts(
+                place, process, self.network, self.turns, self.random, make=self._machine, find=self._listener
+            )
+            host = place.host = SimHost(place, parts, process, self.turns, self.media, self._observe)
+            try:
+                return await host.start()
+            except (Transient, StoreError):
+                await asyncio.sleep(1.0)
+
+    def _died(self, process: Process) -> None:
+        place = self.places[process.name]
+        self.tell(f"{place.name}: the node dies")
+        self.turns.forget(process)
+        if place.host is not None:
+            self._check_node(place.host)
+            place.host.parts.close()
+        place.process = place.host = None
+        self.network.later(self.fortune.between(0.2, 4.0), self.boot, place.name)
+
+    def _machine(self, host: str, instance: str, definition: Definition) -> SimMachine:
+        devices = {
+            name: SimSlots(medium, host, instance, self.fortune, self._guard)
+            for name, medium in self.media.items()
+            if host in medium.reach
+        }
+        return SimMachine(instance, host, definition, devices, self.fortune, self.truths)
+
+    def _listener(self, endpoint: Endpoint) -> SimMachine | None:
+        place = self.places.get(endpoint.host)
+        for machine in place.machines.values() if place else ():
+            if machine.reception is not None and machine.reception.token == endpoint.token:
+                return machine
+        return None
+
+    # -- playing
+
+    async def play(self) -> None:
+        """Safety, then liveness."""
+        for name in self.places:
+            self.boot(name)
+        user = Process("user")
+        self.client = Client(SimBroker(self.network, user), "ops", SimClock())
+        await self.client.open()
+        self._asks = [user.start(self._define(index)) for index in range(self.size.vms)]
+        chores = [asyncio.ensure_future(chore) for chore in (self._life(), self._wishes(user), mishaps.strike(self))]
+        try:
+            async with asyncio.timeout(SAFETY_S):
+                await self._enough.wait()
+        except TimeoutError:
+            self.tell("time is up")
+        for chore in chores[1:]:
+            chore.cancel()
+        self._end_faults()
+        await self._rest()
+        chores[0].cancel()
+        self.check(checkers.AT_REST)
+
+    def _end_faults(self) -> None:
+        self.tell("no more faults")
+        self.fortune.end()
+        self.network.mend_all()
+        for medium in self.media.values():
+            medium.mend()
+        for place in self.places.values():
+            place.disk.full = False
+            if place.process is not None and place.process.frozen:
+                place.process.thaw()
+        self.check(checkers.ALWAYS, everything=True)
+
+    async def _rest(self) -> None:
+        for _ in range(int(REST_S)):
+            if all(ask.done() for ask in self._asks) and not self._restless():
+                return
+            await asyncio.sleep(1.0)
+        waiting = [request for request in self._asked if request not in self.verdicts]
+        self.fail("liveness", f"after {REST_S:g} s without faults: no verdict for {waiting}, still running {self._restless()}")
+        await asyncio.sleep(1.0)
+
+    def _restless(self) -> list[str]:
+        timers = [
+            f"{actor}/{name}" for place in self.places.values() for actor, rows in place.disk.timers.items() for name in rows
+        ]
+        return timers + [name for name, place in self.places.items() if place.process is None]
+
+    async def _life(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S * (0.5 + self.random.random()))
+            for machine in list(self.machines()):
+                machine.relieve()
+                machine.live()
+            self.look()
+
+    # -- users
+
+    _asked: dict[str, object]
+
+    async def _define(self, index: int) -> None:
+        self._asked = getattr(self, "_asked", {})
+        over = self.random.random() < 0.7
+        resident = RESIDENT if over else PAGES
+        definition = Definition(vm=f"vm{index + 1}", memory_bytes=PAGES * 4096, resident_bytes=resident * 4096)
+        request = self.client.new_request()
+        await self._ask(Define(request=request, definition=definition, host=self._hosts()[index % len(self.homes)]))
+
+    async def _ask(self, body: Define | Migrate | Cancel) -> None:
+        self._asked[body.request] = body
+        self.tell(f"user asks {body.request}: {type(body).__name__} {getattr(body, 'vm', '')} {getattr(body, 'target', '')}")
+        answer = await self.client.ask(body, 1e6)
+        assert isinstance(answer, Verdict), "nothing else was asked"
+        self.verdicts[body.request] = answer
+        self.tell(f"user hears {body.request}: {answer.outcome}, {answer.reason}")
+
+    async def _wishes(self, user: Process) -> None:
+        while True:
+            await asyncio.sleep(self.fortune.between(0.2, 4.0))
+            vm = f"vm{self.random.randrange(self.size.vms) + 1}"
+            target, wish = self.random.choice(self._hosts()), self.random.random()
+            if wish < 0.7:
+                self._wish(user, Migrate(request=self.client.new_request(), vm=vm, target=target, reply_to=self.client.address))
+            elif wish < 0.9:
+                self._wish(user, Cancel(request=self.client.new_request(), vm=vm, reply_to=self.client.address))
+            else:
+                for index in range(self.size.vms):
+                    request = self.client.new_request()
+                    one = f"vm{index + 1}"
+                    self._wish(user, Migrate(request=request, vm=one, target=target, reply_to=self.client.address))
+
+    def _wish(self, user: Process, body: Migrate | Cancel) -> None:
+        self._asks.append(user.start(self._ask(body)))
+
+    # -- watching
+
+    def tell(self, line: str) -> None:
+        """Something happened: into the log, and into the story where one is told."""
+        text = f"{self.loop.time():10.4f} {line}"
+        self.digest.update(text.encode())
+        if self.limits.story:
+            self.story.append(text)
+
+    def step(self) -> None:
+        """One more thing has happened."""
+        self.steps += 1
+        if self.steps >= (self.limits.steps_max or self.fortune.profile.steps):
+            self._enough.set()
+
+    def fail(self, checker: str, sentence: str) -> None:
+        """A rule is broken: the history ends here."""
+        self.tell(f"VIOLATION {checker}: {sentence}")
+        self.loop.halt(Violation(checker, sentence))
+
+    def check(self, rules: "checkers.Mapping[str, checkers.Rule]", *, everything: bool = False) -> None:
+        """Fail at the first of these rules that is broken."""
+        if everything:
+            for machine in self.machines():
+                machine.moved = True
+        for name, rule in rules.items():
+            for sentence in rule(self):
+                self.fail(name, sentence)
+                return
+
+    def look(self) -> None:
+        """What is looked at after each step."""
+        self.step()
+        self.check(checkers.ALWAYS)
+
+    def _guard(self, host: str, instance: str, device: str, slot: int) -> None:
+        problem = checkers.write_problem(self, host, instance, device, slot)
+        if problem:
+            self.fail("writers", problem)
+
+    def _check_node(self, host: SimHost) -> None:
+        counts = host.node.counts
+        if counts["defects"]:
+            self.fail("defects", f"an actor of {host.plan.facts.host} met a defect")
+
+    def _observe(self, seen: Observed) -> None:
+        says = " ".join(f"{type(say.body).__name__}>{say.target}" for say in seen.says)
+        events = " ".join(f"{event.name}:{event.fields.get('row', '')}" for event in seen.events)
+        self.tell(f"{seen.actor} {seen.type} from {seen.heard.source} {seen.heard.id} | {events} | {says}")
+        for event in seen.events:
+            if event.name == "row_done":
+                key = (seen.actor, str(event.fields["saga"]), str(event.fields["row"]))
+                self._rows[key] = self._rows.get(key, 0) + 1
+                if self._rows[key] > 1:
+                    self.fail("once", f"{key[0]} did row {key[2]} of saga {key[1]} {self._rows[key]} times")
+        if self.random.random() < 0.5:
+            machines = [machine for machine in self.machines() if machine.pages is not None]
+            if machines:
+                self.random.choice(machines).live()
+        self.look()
+
+    def published(self, envelope: Envelope) -> None:  # noqa: D102 - see `Onlooker`
+        if (process := self._process_of(envelope.source)) is not None:
+            self.turns.saying(process, envelope)
+
+    def said(self, process: Process, envelope: Envelope) -> None:  # noqa: D102
+        self.turns.said(process, envelope)
+
+    def acking(self, process: Process, envelope: Envelope) -> None:  # noqa: D102
+        self.turns.acking(process, envelope)
+
+    def delivered(self, node: str, message: Message, envelope: Envelope) -> None:  # noqa: D102
+        if message.returns or not message.number:
+            return
+        pair = (message.source, message.target)
+        before = self._heard.get(pair, 0)
+        if message.number <= before:
+            self.fail("order", f"{node} was handed {envelope.type} of {pair[0]} to {pair[1]} out of order")
+        self._heard[pair] = message.number
+
+    def buried(self, letter: DeadLetter) -> None:  # noqa: D102
+        self.tell(f"dead letter: {letter.reason}")
+        if letter.reason.startswith("defect of"):
+            self.fail("defects", letter.reason)
+        elif letter.envelope is not None and letter.reason != "unroutable":
+            self.fail("dead letters", f"{letter.envelope.type} for {letter.envelope.target}: {letter.reason}")
+
+    def _process_of(self, address: str) -> Process | None:
+        host = self._hosting.get(address)
+        if host is None and address.startswith("vm."):
+            host = address.split("@")[1].split(".")[0]
+        return self.places[host].process if host in self.places else None
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """A prefix of a history: at most so many faults and steps; with its story told or not."""
+
+    faults_max: int | None = None
+    steps_max: int | None = None
+    story: bool = False
