@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Lent, Owned
+from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Lent, Owned, Regained
 from actors.domain.ledger import Right, covers
 from actors.domain.lifecycle import State
 from actors.domain.placement import Placement
@@ -68,6 +68,24 @@ def _ledgers(kept: Sequence[Kept]) -> dict[str, Mapping[int, Right]]:
     return {device: ledger for one in kept for device, ledger in one.ledgers.items() if ledger}
 
 
+def _on_the_way(kept: Sequence[Kept]) -> dict[str, SlotSet]:
+    """Slots that were given back and of which not all have heard: their owner, their home, or the manager. Nobody uses
+    them, and the housekeeping of owner and home goes on until all agree (PROTOCOL 5)."""
+    found: dict[str, SlotSet] = {}
+    for device, ledger in _ledgers(kept).items():
+        back = union(right.slots for right in ledger.values() if right.returned)
+        unheard = []
+        for one in kept:
+            holders = [one.hypervisor.all(Regained).values()]
+            if one.facts.homes[device] == one.facts.host:
+                holders.append(one.hypervisor.all(Lent).values())
+            else:
+                holders.append(one.hypervisor.all(Owned).values())
+            unheard += [held.slots for group in holders for held in group if held.device == device]
+        found[device] = back & union(unheard)
+    return found
+
+
 def _ledgers_cover(kept: Sequence[Kept]) -> Iterable[str]:
     counts = {device: count for one in kept for device, count in one.facts.slot_counts.items()}
     for device, ledger in _ledgers(kept).items():
@@ -77,24 +95,28 @@ def _ledgers_cover(kept: Sequence[Kept]) -> Iterable[str]:
 
 def _owners_agree(kept: Sequence[Kept]) -> Iterable[str]:
     """A host owns what the ledger says, in the generation that it says."""
+    way = _on_the_way(kept)
     for device, ledger in _ledgers(kept).items():
         for one in kept:
             host = one.facts.host
             granted = {generation: right.slots for generation, right in ledger.items() if right.owner == host}
             owned = {own.generation: own.slots for own in one.hypervisor.all(Owned).values() if own.device == device}
             for generation in sorted(granted.keys() | owned.keys()):
-                differ = _difference(granted.get(generation, SlotSet()), owned.get(generation, SlotSet()))
+                says, has = (one.get(generation, SlotSet()) - way[device] for one in (granted, owned))
+                differ = _difference(says, has)
                 if differ:
                     yield f"{device}, generation {generation}: ledger and {host} differ about {differ}"
 
 
 def _lent_agree(kept: Sequence[Kept]) -> Iterable[str]:
     """What a home has lent is what the ledger says others own."""
+    way = _on_the_way(kept)
     for one in kept:
         for device, ledger in one.ledgers.items():
             away = union(right.slots for right in ledger.values() if right.owner != one.facts.host)
             lent = union(loan.slots for loan in one.hypervisor.all(Lent).values() if loan.device == device)
-            if differ := _difference(away, lent):
+            on_the_way = way.get(device, SlotSet())
+            if differ := _difference(away - on_the_way, lent - on_the_way):
                 yield f"{device}: ledger and the loans of {one.facts.host} differ about {differ}"
 
 
@@ -103,16 +125,26 @@ def _sharing_agrees(kept: Sequence[Kept]) -> Iterable[str]:
     manager = next((one.manager for one in kept if one.manager is not None), None)
     if manager is None:
         return
-    shared = manager.all(Shared)
+    shared, way = manager.all(Shared), _on_the_way(kept)
     for one in kept:
         for device, ledger in one.ledgers.items():
             listed = shared.get(device, Shared())
             if listed.pending:
                 yield f"sharing table: {device} still waits for saga {', '.join(listed.pending)}"
-            truth = {number: right.slots for number, right in ledger.items() if right.owner != one.facts.host}
-            told = {number: assigned.slots for number, assigned in listed.away.items()}
+            on_the_way = way.get(device, SlotSet())
+            truth = _by_host((right.owner, right.slots - on_the_way) for right in ledger.values())
+            truth.pop(one.facts.host, None)
+            told = _by_host((assigned.host, assigned.slots - on_the_way) for assigned in listed.away.values())
             if truth != told:
                 yield f"sharing table and ledger of {device} differ: {told} and {truth}"
+
+
+def _by_host(pairs: Iterable[tuple[str, SlotSet]]) -> dict[str, SlotSet]:
+    found: dict[str, SlotSet] = {}
+    for host, slots in pairs:
+        if slots:
+            found[host] = found.get(host, SlotSet()) | slots
+    return found
 
 
 def _placements_agree(kept: Sequence[Kept]) -> Iterable[str]:
