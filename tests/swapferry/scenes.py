@@ -1,6 +1,7 @@
 """Scenarios for tests, and how to run the command on them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,21 @@ def swapferry(rooms: Path, *arguments: str | Path, timeout_s: float = 120) -> su
     """Run the command to its end."""
     command = [sys.executable, "-m", "swapferry", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment(rooms))
+
+
+def told_to_end(rooms: Path, number: signal.Signals, when: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run the command, send it a signal when it says that it does `when`; returns its exit code and stderr."""
+    command = [sys.executable, "-u", "-m", "swapferry", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment(rooms)) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        for line in run.stdout:
+            if line.startswith(when):
+                run.send_signal(number)
+                break
+        run.wait(timeout=60)
+        return run.returncode, run.stderr.read()
 
 
 def leftovers(rooms: Path) -> list[Path]:

@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.swapferry.scenes import SCENES, SMALL, environment, leftovers, swapferry
+from tests.swapferry.scenes import SCENES, SMALL, leftovers, swapferry, told_to_end
 
 
 def test_the_version_is_told(rooms: Path) -> None:
@@ -208,18 +207,9 @@ def wait_until_locked(path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
 def test_a_run_that_is_told_to_end_leaves_nothing_behind(rooms: Path, small: Path, number: signal.Signals) -> None:
     small.write_text(SMALL + '\n[[step]]\ndo = "run_for"\nseconds = 600\n')
-    command = [sys.executable, "-m", "swapferry", "run", str(small), "--guest", "fake"]
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(rooms)) as run:
-        assert run.stdout is not None
-        for line in run.stdout:
-            if line.startswith("everybody works"):
-                run.send_signal(number)
-                break
-        run.wait(timeout=60)
-        assert run.stderr is not None
-        errors = run.stderr.read()
+    code, errors = told_to_end(rooms, number, "everybody works", "run", small, "--guest", "fake")
 
-    assert run.returncode == 128 + number
+    assert code == 128 + number
     assert f"ended by {number.name}" in errors
     assert leftovers(rooms) == []

@@ -1,6 +1,7 @@
 """The scenes with real machines: each comes to the outcome that it names, on either QEMU and on either bus."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from paging.native import QEMU10
 from paging.native.build import build_shim, build_test_guest, fetch_qemu10
 from tests.support.rabbitmq import RabbitMQ
-from tests.swapferry.scenes import SCENES, leftovers, machines, rows, swapferry
+from tests.swapferry.scenes import SCENES, leftovers, machines, rows, swapferry, told_to_end
 
 MIB = 1 << 20
 ALL = sorted(path.stem for path in SCENES.glob("*.toml"))
@@ -74,3 +75,15 @@ def test_most_of_a_guest_of_512_mib_is_granted_and_not_moved_on_either_bus_and_e
     check_first_migration(rooms, apart)
 
     assert rows(apart) == rows(embedded)
+
+
+@pytest.mark.parametrize("when", ["starting web1", "migrating web1 to h2", "everybody works"])
+def test_a_run_that_is_told_to_end_leaves_no_machine_behind(rooms: Path, when: str) -> None:
+    scene = rooms / "long.toml"
+    scene.write_text((SCENES / "cancelled.toml").read_text() + '\n[[step]]\ndo = "run_for"\nseconds = 600\n')
+
+    code, errors = told_to_end(rooms, signal.SIGTERM, when, "run", scene)
+
+    assert code == 128 + signal.SIGTERM, errors
+    assert leftovers(rooms) == []
+    assert machines(rooms) == []
