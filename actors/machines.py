@@ -7,7 +7,7 @@ import attrs
 
 from actors.domain import hosting
 from actors.domain.holdings import cut
-from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Owned, SourceFacts, TargetFacts, want
+from actors.domain.hosting import Armed, Brought, HostFacts, Instance, Owned, SourceFacts, TargetFacts, Told, want
 from actors.domain.lifecycle import Level, Outcome, State
 from actors.errors import Defect
 from actors.messages import MANAGER, Boot, Booted, Clean, Noticed, Report, Verdict, Wanted
@@ -101,7 +101,12 @@ def boot(facts: HostFacts, turn: Turn, body: Boot) -> None:
     if instance is not None:
         booted(turn, instance)
         return
+    told = turn.get(Told, body.vm)
+    if told is not None and body.epoch <= told.epoch:
+        turn.say(MANAGER, Booted(vm=body.vm, epoch=body.epoch, refused=told.refused))
+        return
     problem = hosting.room_problem(turn, facts, body.definition)
+    turn.put(Told(epoch=body.epoch, refused=problem), body.vm)
     if problem:
         turn.say(MANAGER, Booted(vm=body.vm, epoch=body.epoch, refused=problem))
         return

@@ -163,8 +163,17 @@ class TargetFacts:
         return joined(part for _, part in sorted(self.parts.items()))
 
 
+@attrs.frozen(kw_only=True)
+class Told:
+    """The newest epoch in which the manager told this host to start a VM, and why it could not (empty: it did). A late Boot
+    of an epoch that was answered must not start the VM a second time, wherever it has gone since."""
+
+    epoch: int
+    refused: str = ""
+
+
 KINDS: tuple[type, ...] = (
-    Counters, Instance, Owned, Lent, Regained, Lending, Surveyed, Armed, Brought, Reach, SourceFacts, TargetFacts,
+    Counters, Instance, Told, Owned, Lent, Regained, Lending, Surveyed, Armed, Brought, Reach, SourceFacts, TargetFacts,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ The node is a process that may die; disk, clock and machines belong to the host 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import attrs
 
@@ -77,7 +78,7 @@ class SimParts(Parts):
         machine = self._place.machines.get(instance)
         if machine is None:
             machine = self._place.machines[instance] = self._make(host, instance, definition)
-        seat = Seat(instance=instance, definition=definition, directory=devices[0].path.parent, devices=tuple(devices))
+        seat = Seat(instance=instance, definition=definition, directory=Path("nowhere"), devices=tuple(devices))
         guest = SimGuest(seat, machine, self._network, self._find, self._process)
         self.guests.append(guest)
         return guest

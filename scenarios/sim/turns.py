@@ -65,8 +65,10 @@ class Seen:
 class Turns:
     """All turns under way in a world. `broken` is told what the shell did in a wrong order."""
 
-    def __init__(self, fortune: Fortune, broken: Callable[[str, str], None]) -> None:
-        self._fortune, self._broken = fortune, broken
+    def __init__(self, fortune: Fortune, broken: Callable[[str, str], None], drops: Callable[[Process], int]) -> None:
+        """`drops` says how many messages a node has acked without a turn, by its own account."""
+        self._fortune, self._broken, self._drops = fortune, broken, drops
+        self._dropped: Counter[Process] = Counter()
         self._open: dict[tuple[Process, str], Seen] = {}
         pick = fortune.random
         self.favourite = (pick.choice(LABELS), pick.choice(CRASH_POINTS))
@@ -75,6 +77,7 @@ class Turns:
 
     def forget(self, process: Process) -> None:
         """The process is dead."""
+        del self._dropped[process]
         for key in [key for key in self._open if key[0] is process]:
             del self._open[key]
 
@@ -132,8 +135,8 @@ class Turns:
     def saying(self, process: Process, envelope: Envelope) -> None:
         """A word of a turn is about to go out."""
         seen = self._open.get((process, envelope.source))
-        if seen is None or envelope.causation != seen.heard:
-            return
+        if seen is None or envelope.causation != seen.heard or str(envelope.body.get("reason", "")).startswith("busy"):
+            return  # the answer to a request that did not fit into a mailbox belongs to no turn
         if seen.stage < Stage.OBEYED:
             self._broken("turns", f"{envelope.source} said {envelope.type} before its record was stored and obeyed")
         seen.published += 1
@@ -147,10 +150,12 @@ class Turns:
     def acking(self, process: Process, envelope: Envelope) -> None:
         """The message of a turn is about to be acked."""
         seen = self._open.get((process, envelope.target))
-        if seen is None or seen.heard != envelope.id:
-            return
-        if seen.stage < Stage.OBEYED or (seen.words and not seen.published):
+        if seen is None or seen.heard != envelope.id or seen.stage < Stage.OBEYED or (seen.words and not seen.published):
+            self._dropped[process] += 1
+            if envelope.target.startswith("user.") or self._dropped[process] <= self._drops(process):
+                return
             self._broken("turns", f"{envelope.target} acked {envelope.type} before its turn was stored, obeyed and said")
+            return
         self._point(process, seen, SAY_TO_ACK)
         self._open.pop((process, envelope.target), None)
 

@@ -60,7 +60,7 @@ class World(Onlooker):
         limits = limits or Limits()
         self.loop, self.seed, self.size, self.limits = loop, seed, size, limits
         self.fortune = Fortune(seed, profile, limits.faults_max)
-        self.turns = Turns(self.fortune, self.fail)
+        self.turns = Turns(self.fortune, self.fail, self._drops)
         self.network = SimNetwork(self.fortune, self)
         self.story: list[str] = []
         self.digest = hashlib.blake2b(digest_size=16)
@@ -302,6 +302,10 @@ class World(Onlooker):
         problem = checkers.write_problem(self, host, instance, device, slot)
         if problem:
             self.fail("writers", problem)
+
+    def _drops(self, process: Process) -> int:
+        host = self.places[process.name].host if process.name in self.places else None
+        return sum(count for name, count in host.node.counts.items() if name.startswith("dropped_")) if host else 0
 
     def _check_node(self, host: SimHost) -> None:
         counts = host.node.counts
