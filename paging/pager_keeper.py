@@ -102,7 +102,9 @@ class PagerKeeper:
         """Until closed: await the pager's end (so that nothing of it writes a slot any more), then start the next."""
         while self.restarts < RESTARTS_MAX:
             assert self._pager is not None, "started before it is kept"
-            await self._pager.wait()
+            if await self._pager.wait() == 0:
+                # By itself: QEMU has ended.
+                return
             self._ready.clear()
             await self._pager.kill()
             self.restarts += 1

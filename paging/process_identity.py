@@ -1,5 +1,6 @@
 """Processes that a reused pid cannot be mistaken for, and this boot of the host. Facts from proc(5) and pidfd_open(2)."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -28,30 +29,67 @@ def open_process(pid: int) -> int:
     return os.pidfd_open(pid)
 
 
-def kill(process: Process) -> None:
-    """SIGKILL exactly this process; nothing where it has ended already."""
+def is_running(process: Process) -> bool:
+    """It has not ended; a zombie, whose parent has not asked for it, has."""
+    try:
+        status = Path(f"/proc/{process.pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX" and identify(process.pid) == process
+
+
+def open_exactly(process: Process) -> int | None:
+    """As `open_process`, but only this process, not one that has its pid now; None where it has ended."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except OSError:
+        return None
+    # Compared after the descriptor was taken: from here on the pid cannot change its meaning.
+    if process.started and identify(process.pid) == process:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+async def ended(descriptor: int) -> None:
+    """Until the process of a descriptor has ended."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def end(process: Process) -> None:
+    """SIGKILL exactly this process and await its end; nothing where it has ended already."""
+    descriptor = open_exactly(process)
+    if descriptor is None:
         return
     try:
-        # Compared after the descriptor was taken: from here on the pid cannot change its meaning.
-        if identify(process.pid) == process:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+        await ended(descriptor)
     finally:
         os.close(descriptor)
 
 
 def write_pid(path: Path, pid: int) -> None:
-    """Remember a process so that it can be found and killed exactly."""
+    """Remember a process so that it can be found and ended exactly."""
     process = identify(pid)
     path.write_text(f"{process.pid} {process.started}\n")
 
 
-def kill_leftover(path: Path) -> None:
-    """Kill the process that a pid file names, if it is still that one."""
+def read_pid(path: Path) -> Process | None:
+    """The process that a pid file names; None without one."""
     with contextlib.suppress(OSError, ValueError):
         pid, started = (int(word) for word in path.read_text().split())
-        kill(Process(pid, started))
+        return Process(pid, started)
+    return None
+
+
+async def end_leftover(path: Path) -> None:
+    """End the process that a pid file names, if it is still that one."""
+    process = read_pid(path)
+    if process is not None:
+        await end(process)

@@ -1,30 +1,23 @@
-"""The `Guest` of a real machine: QEMU under the preload library, with a pager of its own.
-
-Order matters at the start: QEMU writes to its RAM before it greets on QMP, and those writes are faults, so the pager is at
-work before QMP is asked anything.
-"""
+"""The `Guest` of a real machine: QEMU under the preload library, with a pager of its own."""
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import attrs
 
-from paging.device import DevicePath
-from paging.errors import GuestError
+from paging.errors import GuestError, MachineGone
 from paging.guest import Endpoint, Guest, Halted, Manifest, PageCounts, Seat, Watcher
-from paging.pager_keeper import PagerKeeper, Post
 from paging.pager_wire import decode_slots, encode_slots
-from paging.process_identity import kill_leftover
+from paging.process_identity import end_leftover
 from paging.qemu_build import QemuBuild
-from paging.qemu_console import Console, fields
-from paging.qemu_devices import check_definition
-from paging.qemu_inspection import inspect_machine
-from paging.qemu_probe import choose_accelerator
-from paging.qemu_process import Files, QemuProcess, User, start_qemu
+from paging.qemu_console import fields
+from paging.qemu_machine import How, Machine, adopt_machine, start_machine
+from paging.qemu_process import Files, User
 from paging.qemu_qmp import Qmp
 from paging.qemu_state import announce, load_state, prepare_state, save_state
 from paging.slots import SlotSet
+from paging.swap_table import Phase, SwapTable
 
 DELIVERY_S = 600.0
 """A whole transfer; its single steps have shorter deadlines of their own"""
@@ -36,15 +29,8 @@ HELD_S = 5.0
 BOOT_SILENCE_S = 120.0
 """A Linux that boots says nothing for a while"""
 
-
-@attrs.frozen(kw_only=True)
-class Machine:
-    """The parts of a started guest."""
-
-    qemu: QemuProcess
-    pager: PagerKeeper
-    qmp: Qmp
-    console: Console
+_ADOPTED = {Phase.RUNNING: "running", Phase.LOADED: "loaded", Phase.FROZEN: "frozen"}
+"""What a table's phase says of the guest. A delivery that was under way broke with its receiver."""
 
 
 class QemuGuest(Guest):
@@ -55,45 +41,48 @@ class QemuGuest(Guest):
     ) -> None:
         self.seat = seat
         self._vm = seat.definition.vm
-        self._build, self._accelerator, self._user = build, accelerator, user or User()
+        self._how = How(build=build, accelerator=accelerator, user=user or User())
         self._files = Files(seat.directory)
-        self._machine: Machine | None = None
-        self._starting: tuple[QemuProcess | None, PagerKeeper | None] = (None, None)
-        self._phase = "nothing"
+        self._watchers: list[Watcher] = []
+        self._steps = asyncio.Lock()
+        self._undo = contextlib.AsyncExitStack()
         self._armed: Mapping[str, SlotSet] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._phase = "nothing"
+        self._machine: Machine | None = None
         self._endpoint: Endpoint | None = None
         self._halted: Halted | None = None
         self._state = b""
-        self._watchers: list[Watcher] = []
+        """the stopped machine's device state; empty while it runs"""
         self._stalled: str | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._steps = asyncio.Lock()
 
     # From phase to phase
 
     async def boot(self) -> None:
-        """Returns when the guest has said that it is there; its fill goes on, and `verify` waits for it."""
+        """Returns when our guests have filled their memory, and with a kernel of others' when QEMU runs."""
         async with self._steps:
-            if self._phase == "running":
-                return
-            machine = await self._start(is_incoming=False)
-            await machine.pager.ask("start")
-            await machine.qmp.call("cont")
-            self._phase = "running"
-            if self.seat.definition.kernel is None:
-                # Before that it would not hear what it is asked: its serial port is not set up.
-                await machine.console.hear("ready", silence_s=BOOT_SILENCE_S)
+            if self._phase == "nothing":
+                async with self._starting(is_incoming=False) as machine:
+                    await machine.pager.ask("start")
+                    await machine.qmp.call("cont")
+                    self._phase = "running"
+            machine = self._need("boot", "running")
+        if self.seat.definition.kernel is None:
+            await machine.console.hear("filled", silence_s=BOOT_SILENCE_S)
 
     async def stage(self) -> Endpoint:
         """QEMU waits for its state with empty memory, the pager listens."""
         async with self._steps:
             if self._phase == "nothing":
-                machine = await self._start(is_incoming=True)
-                await prepare_state(machine.qmp)
-                self._endpoint = Endpoint(**await machine.pager.ask("listen", host=self.seat.listen_host))
-                self._phase = "staged"
-            if self._phase != "staged" or self._endpoint is None:
-                raise self._wrong_phase("stage")
+                async with self._starting(is_incoming=True) as machine:
+                    await prepare_state(machine.qmp)
+                    self._endpoint = Endpoint(**await machine.pager.ask("listen", host=self.seat.listen_host))
+                    self._phase = "staged"
+            self._need("stage", "staged")
+            assert self._endpoint is not None, "a staged guest listens"
             return self._endpoint
 
     async def arm(self, slots: Mapping[str, SlotSet]) -> None:
@@ -105,23 +94,27 @@ class QemuGuest(Guest):
     async def halt(self) -> Halted:
         """Stop, save the state, freeze the table."""
         async with self._steps:
-            if self._phase == "frozen" and self._halted is not None:
+            if self._halted is not None:
                 return self._halted
-            machine = self._need("halt", "running")
-            counts = await self.counts()
-            if counts.stalled:
-                raise GuestError(f"{self._vm}: cannot be halted: {counts.stalled}")
-            await machine.qmp.call("stop", timeout_s=STOP_S)
-            self._state = await self._save(machine)
+            machine = self._need("halt", "running", "frozen")
+            if self._phase == "running":
+                await self._stop(machine)
             frozen = await machine.pager.ask("freeze")
-            self._halted = Halted(swapped=decode_slots(frozen["swapped"]), counts=PageCounts(**frozen["counts"]))
             self._phase = "frozen"
+            self._halted = Halted(swapped=decode_slots(frozen["swapped"]), counts=PageCounts(**frozen["counts"]))
             return self._halted
 
-    async def _save(self, machine: Machine) -> bytes:
+    async def _stop(self, machine: Machine) -> None:
+        stalled = (await self.counts()).stalled
+        if stalled is not None:
+            raise GuestError(f"{self._vm}: cannot be halted: {stalled}")
+        if self._state:
+            return
         try:
+            await machine.qmp.call("stop", timeout_s=STOP_S)
             await prepare_state(machine.qmp)
-            return await save_state(machine.qmp)
+            self._state = await save_state(machine.qmp)
+            self._files.state.write_bytes(self._state)
         except GuestError:
             # Nothing has changed for the guest: it goes on as if nobody had asked.
             with contextlib.suppress(GuestError):
@@ -131,10 +124,8 @@ class QemuGuest(Guest):
     async def send(self, endpoint: Endpoint, near: frozenset[str]) -> Manifest:
         """The pager sends; it holds contents and table."""
         machine = self._need("send", "frozen")
-        sent = await machine.pager.ask(
-            "send", endpoint=attrs.asdict(endpoint), near=sorted(near), state=self._state, timeout_s=DELIVERY_S
-        )
-        return Manifest(**sent)
+        delivery = {"endpoint": attrs.asdict(endpoint), "near": sorted(near), "state": self._state}
+        return Manifest(**await machine.pager.ask("send", timeout_s=DELIVERY_S, **delivery))
 
     async def load(self, manifest: Manifest, granted: Mapping[str, SlotSet]) -> None:
         """Memory first, then the device state, which reads some of it."""
@@ -154,55 +145,80 @@ class QemuGuest(Guest):
                 return
             machine = self._need("run", "loaded", "frozen")
             await machine.pager.ask("thaw")
-            await machine.qmp.call("cont")
-            self._phase, self._halted, self._state = "running", None, b""
-            await announce(machine.qmp)
+            await self._continue(machine.qmp)
+
+    async def _continue(self, qmp: Qmp) -> None:
+        await qmp.call("cont")
+        self._phase, self._halted, self._state = "running", None, b""
+        # The guest runs, whatever comes of this: it speaks up itself when it next sends something.
+        with contextlib.suppress(GuestError):
+            await announce(qmp)
+
+    async def adopt(self) -> bool:
+        """A machine whose delivery was under way is not taken over: its receiver is gone."""
+        async with self._steps:
+            if self._machine is not None:
+                return self._machine.qemu.is_alive
+            self._phase = _ADOPTED.get(_phase_of(self._files), "nothing")
+            if self._phase == "nothing":
+                return False
+            machine = await adopt_machine(self.seat, self._armed, self._hear, self._undo)
+            if machine is None:
+                self._phase = "nothing"
+                return False
+            self._take(machine)
+            if self._phase == "frozen":
+                self._state = self._files.state.read_bytes()
+            elif self._phase == "running" and (await machine.qmp.call("query-status"))["status"] != "running":
+                # Halfway into a halt that nobody was told of, or out of one.
+                await self._continue(machine.qmp)
+            return True
 
     async def destroy(self) -> None:
         """Also of what an earlier process left in the same directory."""
-        self._phase = "destroyed"
         if self._watching is not None:
             self._watching.cancel()
-        qemu, pager = self._starting
-        if qemu is not None:
-            await qemu.kill()
-        if pager is not None:
-            await pager.close()
-        if self._machine is not None:
-            await self._machine.qmp.close()
-            await self._machine.console.close()
+        undo, self._undo = self._undo, contextlib.AsyncExitStack()
+        self._forget()
+        await undo.aclose()
         for left in (self._files.qemu_pid, self._files.pager_pid):
-            kill_leftover(left)
-        self._machine, self._starting = None, (None, None)
+            await end_leftover(left)
         for file in self._files.all():
             file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.seat.directory.rmdir()
 
     # What can be asked
 
     async def counts(self) -> PageCounts:
-        """From the pager."""
-        return PageCounts(**await self._running_machine().pager.ask("counts"))
+        """From the pager; nothing but zeros before there is one."""
+        if self._machine is None:
+            total = self.seat.definition.pages
+            return PageCounts(total=total, resident=0, swapped=0, zero=total)
+        return PageCounts(**await self._there().pager.ask("counts"))
 
     async def swapped(self) -> Mapping[str, SlotSet]:
         """From the pager's table."""
-        return decode_slots(await self._running_machine().pager.ask("swapped"))
+        return decode_slots(await self._there().pager.ask("swapped")) if self._machine is not None else {}
 
     async def verify(self) -> str | None:
         """The test guest checks all its pages; so does our Linux guest's init."""
         self._need("verify", "running")
         asked = asyncio.ensure_future(self.ask("verify", "verified"))
         reason: str | None = None
-        while not (await asyncio.wait({asked}, timeout=HELD_S))[0]:
-            if reason is not None and reason == self._stalled:
-                asked.cancel()
-                raise GuestError(f"{self._vm}: the guest is held: {reason}")
-            reason = self._stalled
+        try:
+            while not (await asyncio.wait({asked}, timeout=HELD_S))[0]:
+                if reason is not None and reason == self._stalled:
+                    raise GuestError(f"{self._vm}: the guest is held: {reason}")
+                reason = self._stalled
+        finally:
+            asked.cancel()
         found = fields(asked.result())
         return None if found.get("bad") == 0 and not found.get("bad_ever") else asked.result()
 
     async def ask(self, command: str, answer: str) -> str:
         """Say a command on the serial line and wait for the message that begins with `answer` (paging/native/guest/main.c)."""
-        return await self._running_machine().console.ask(command, answer)
+        return await self._there().console.ask(command, answer)
 
     def watch(self, watcher: Watcher) -> None:
         """Called from the event loop."""
@@ -218,54 +234,29 @@ class QemuGuest(Guest):
 
     # How it is done
 
-    async def _start(self, *, is_incoming: bool) -> Machine:
-        if self._phase != "nothing":
-            raise self._wrong_phase("start")
-        check_definition(self.seat.definition)
-        build = self._build or QemuBuild.system()
-        accelerator = self._accelerator or await choose_accelerator(build)
-        self.seat.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        qemu = await start_qemu(
-            self.seat.definition, self._files, build=build, user=self._user, accelerator=accelerator, is_incoming=is_incoming
-        )
-        self._starting = (qemu, None)
+    @contextlib.asynccontextmanager
+    async def _starting(self, *, is_incoming: bool) -> AsyncIterator[Machine]:
+        """A new machine; nothing is left of it if what is done with it fails."""
+        undo = self._undo
         try:
-            self._machine = await self._equip(qemu)
-        except GuestError as error:
-            words = qemu.last_words()
-            await self._abandon()
-            raise type(error)(f"{error}; QEMU's last words: {words or 'none'}") from error
+            machine = await start_machine(self.seat, self._how, self._armed, self._hear, undo, is_incoming=is_incoming)
+            if undo is not self._undo:
+                # Destroyed meanwhile; what was started since then is on the old list.
+                await undo.aclose()
+                raise GuestError(f"{self._vm}: was destroyed while it started")
+            self._take(machine)
+            yield machine
         except BaseException:
-            await self._abandon()
+            await self.destroy()
             raise
-        self._watching = asyncio.create_task(self._watch(qemu), name=f"watch {self._vm}")
-        return self._machine
 
-    async def _abandon(self) -> None:
-        await self.destroy()
-        self._phase = "nothing"
+    def _take(self, machine: Machine) -> None:
+        self._machine = machine
+        self._watching = asyncio.create_task(self._watch(machine), name=f"watch {self._vm}")
 
-    async def _equip(self, qemu: QemuProcess) -> Machine:
-        pager = PagerKeeper(self._post(self.seat.devices), self._hear)
-        self._starting = (qemu, pager)
-        await pager.arm(self._armed)
-        await pager.start()
-        qmp = Qmp(self._vm)
-        await qmp.connect(self._files.qmp)
-        await inspect_machine(self._vm, qmp)
-        console = await Console.open(self._vm, self._files.console)
-        return Machine(qemu=qemu, pager=pager, qmp=qmp, console=console)
-
-    def _post(self, devices: tuple[DevicePath, ...]) -> Post:
-        files = self._files
-        return Post(
-            instance=self.seat.instance, shim=files.shim, table=files.table, log=files.pager_log, pid_file=files.pager_pid,
-            limit=self.seat.definition.resident_pages, devices=devices,
-        )  # fmt: skip
-
-    async def _watch(self, qemu: QemuProcess) -> None:
-        code = await qemu.wait()
-        self._hear("died", f"{self._vm}: QEMU ended with {code}; its last words: {qemu.last_words() or 'none'}")
+    async def _watch(self, machine: Machine) -> None:
+        how = await machine.qemu.wait()
+        self._hear("died", f"{self._vm}: QEMU {how}; its last words: {machine.qemu.last_words() or 'none'}")
 
     def _hear(self, what: str, sentence: str) -> None:
         if what == "stalled":
@@ -275,15 +266,24 @@ class QemuGuest(Guest):
         for watcher in self._watchers:
             watcher("died" if what == "pager-died" else what, sentence)
 
-    def _running_machine(self) -> Machine:
+    def _there(self) -> Machine:
         if self._machine is None:
-            raise GuestError(f"{self._vm}: there is no machine ({self._phase})")
+            raise GuestError(f"{self._vm}: there is no machine")
+        if not self._machine.qemu.is_alive:
+            raise MachineGone(f"{self._vm}: QEMU has ended; its last words: {self._machine.qemu.last_words() or 'none'}")
         return self._machine
 
     def _need(self, step: str, *phases: str) -> Machine:
         if self._phase not in phases:
-            raise self._wrong_phase(step)
-        return self._running_machine()
+            raise GuestError(f"{self._vm}: cannot {step} a guest that is {self._phase}")
+        return self._there()
 
-    def _wrong_phase(self, step: str) -> GuestError:
-        return GuestError(f"{self._vm}: cannot {step} a guest that is {self._phase}")
+
+def _phase_of(files: Files) -> Phase:
+    if not files.table.exists():
+        return Phase.EMPTY
+    table = SwapTable.inspect(files.table)
+    try:
+        return table.phase
+    finally:
+        table.close()

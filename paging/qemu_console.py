@@ -6,7 +6,7 @@ takes depends on its size and on the swap device, and as long as dots come it go
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 
 from paging.errors import GuestError
@@ -25,6 +25,9 @@ class Console:
         self._vm, self._reader, self._writer = vm, reader, writer
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
         self._life = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._unwanted: Counter[str] = Counter()
+        """answers that nobody waits for any more, by how they begin"""
         self._reading = asyncio.create_task(self._read(), name=f"console of {vm}")
 
     @classmethod
@@ -38,13 +41,24 @@ class Console:
 
     async def ask(self, command: str, answer: str, *, silence_s: float = SILENCE_S) -> str:
         """Say a command and wait for the message that begins with `answer`."""
-        while not self._said.empty():
-            self._said.get_nowait()
-        self._writer.write(command.encode() + b"\n")
-        return await self.hear(answer, silence_s=silence_s)
+        async with self._asking:
+            self._writer.write(command.encode() + b"\n")
+            try:
+                return await self._hear(answer, silence_s)
+            except BaseException:
+                # The guest answers in the end, and that is no answer to the next who asks.
+                self._unwanted[answer] += 1
+                raise
 
     async def hear(self, beginning: str, *, silence_s: float = SILENCE_S) -> str:
-        """Wait for a message that begins so."""
+        """Wait for a message that begins so, unless it was said already."""
+        async with self._asking:
+            for line in self.lines:
+                if line.startswith(beginning):
+                    return line
+            return await self._hear(beginning, silence_s)
+
+    async def _hear(self, beginning: str, silence_s: float) -> str:
         while True:
             line = await self._next(silence_s, beginning)
             if line.startswith(beginning):
@@ -82,7 +96,11 @@ class Console:
         message = line.strip(".")
         if message:
             self.lines.append(message)
-            self._said.put_nowait(message)
+            late = next((beginning for beginning in +self._unwanted if message.startswith(beginning)), None)
+            if late is not None:
+                self._unwanted[late] -= 1
+            else:
+                self._said.put_nowait(message)
 
     def last_words(self) -> str:
         """The newest message."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import attrs
@@ -11,9 +12,10 @@ import attrs
 from paging.errors import GuestError
 from paging.guest import Definition
 from paging.native import LINUX_INITRD, LINUX_KERNEL, SHIM, TEST_GUEST
-from paging.process_identity import write_pid
+from paging.process_identity import end, ended, is_running, write_pid
 from paging.qemu_build import QemuBuild
 from paging.qemu_command import Inherited, command, disk_socket_path
+from paging.table_header import Process
 from paging.uffd import FEATURES, MODES
 from paging.unix_sockets import listen
 
@@ -34,7 +36,8 @@ class Files:
 
     def __init__(self, directory: Path) -> None:
         self.ram = directory / "ram"
-        self.table = directory / "table"
+        self.table = directory / "swap-table"
+        self.state = directory / "device-state"
         self.shim = directory / "shim.sock"
         self.qmp = directory / "qmp.sock"
         self.console = directory / "console.sock"
@@ -48,37 +51,86 @@ class Files:
         return tuple(vars(self).values())
 
 
-class QemuProcess:
-    """A running QEMU."""
+class Qemu(ABC):
+    """A QEMU that was started, by this process or by an earlier one."""
+
+    pid: int
+
+    def __init__(self, pid: int, files: Files) -> None:
+        self.pid, self._files = pid, files
+
+    @property
+    @abstractmethod
+    def is_alive(self) -> bool:
+        """It has not been seen to end."""
+
+    @abstractmethod
+    async def wait(self) -> str:
+        """Until it has ended; how."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it and await its end."""
+
+    def last_words(self) -> str:
+        """What it wrote to its log at the end, in one line."""
+        with contextlib.suppress(OSError):
+            return " / ".join(self._files.log.read_text(errors="replace").split("\n"))[-LOG_BYTES_SHOWN:].strip(" /")
+        return ""
+
+
+class StartedQemu(Qemu):
+    """A child of this process."""
 
     def __init__(self, process: asyncio.subprocess.Process, files: Files) -> None:
-        self.pid = process.pid
-        self._process, self._files = process, files
+        super().__init__(process.pid, files)
+        self._process = process
 
     @property
     def is_alive(self) -> bool:
-        """The process has not been seen to end."""
+        """See `Qemu`."""
         return self._process.returncode is None
 
-    async def wait(self) -> int:
-        """Until it has ended; its exit code."""
-        return await self._process.wait()
+    async def wait(self) -> str:
+        """See `Qemu`."""
+        return f"ended with {await self._process.wait()}"
 
     async def kill(self) -> None:
-        """End it and await its end."""
+        """See `Qemu`."""
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
 
-    def last_words(self) -> str:
-        """What it wrote to its log at the end."""
-        return last_words(self._files.log)
+
+class AdoptedQemu(Qemu):
+    """One that an earlier process started. `descriptor` is its pidfd and belongs to this object."""
+
+    def __init__(self, process: Process, descriptor: int, files: Files) -> None:
+        super().__init__(process.pid, files)
+        self._identity, self._descriptor = process, descriptor
+
+    @property
+    def is_alive(self) -> bool:
+        """See `Qemu`."""
+        return is_running(self._identity)
+
+    async def wait(self) -> str:
+        """See `Qemu`. How is only told to its parent."""
+        await ended(self._descriptor)
+        return "ended"
+
+    async def kill(self) -> None:
+        """See `Qemu`."""
+        await end(self._identity)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 async def start_qemu(
     definition: Definition, files: Files, *, build: QemuBuild, user: User, accelerator: str, is_incoming: bool
-) -> QemuProcess:
+) -> Qemu:
     """Start a QEMU that stands still. RAM file and sockets are made here; raises `GuestError` where something is missing."""
     with contextlib.ExitStack() as stack:
         opened = _Descriptors(stack)
@@ -97,7 +149,7 @@ async def start_qemu(
             user=user.uid if is_root else None, group=user.gid if is_root else None, extra_groups=() if is_root else None,
         )  # fmt: skip
     write_pid(files.qemu_pid, process.pid)
-    return QemuProcess(process, files)
+    return StartedQemu(process, files)
 
 
 class _Descriptors:
@@ -147,8 +199,11 @@ def _images(definition: Definition) -> tuple[Path | str, Path | str | None]:
 
 
 def make_ram(path: Path, size: int, user: User) -> int:
-    """The guest's RAM: an empty file of full length that QEMU's user may open."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """The guest's RAM: an empty file of full length that QEMU's user may open. Raises `GuestError` if there is one."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise GuestError(f"{path} is there already: another machine's RAM; destroy that instance first") from error
     os.ftruncate(descriptor, size)
     if os.geteuid() == 0:
         os.fchown(descriptor, user.uid, user.gid)
@@ -172,10 +227,3 @@ def _environment(ram: int, files: Files, accelerator: str, opened: _Descriptors)
         "SWAPFERRY_PEER": str(os.geteuid()),
         "SWAPFERRY_KVM": str(kvm),
     }
-
-
-def last_words(log: Path) -> str:
-    """The end of a log in one line, without noise of the preload."""
-    with contextlib.suppress(OSError):
-        return " / ".join(log.read_text(errors="replace").split("\n"))[-LOG_BYTES_SHOWN:].strip(" /")
-    return ""
