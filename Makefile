@@ -50,7 +50,7 @@ check: $(INSTALLED)
 	$(PY) -m pytest -q tests/test_tidy.py
 
 bench: setup-test
-	$(PY) benchmarks/page_in.py
+	$(PY) -m benchmarks.page_in
 	$(PY) -m benchmarks.bus
 
 model: $(INSTALLED)
