@@ -10,15 +10,17 @@ from typing import Any
 import structlog
 
 from actors.errors import ActorError, Malformed
-from actors.messages import BODIES, MANAGER, Cast, Inspected, Verdict
+from actors.messages import BODIES, MANAGER, Cast, Inspected, Show, Shown, Verdict
 from actors.runtime.actor import Say
+from actors.runtime.book import Book, Pieces
 from actors.runtime.catalogue import Catalogue
 from actors.runtime.clock import Clock
 from actors.runtime.errands import Errands
 from bus.broker import Broker, Delivery
-from bus.errors import BusError
+from bus.errors import BusError, Unroutable
 
-Answer = Verdict | Inspected
+Answer = Verdict | Inspected | bytes
+"""bytes: what was shown in pieces"""
 ASK_AGAIN_S = 1.0
 _log = structlog.get_logger("swapferry.client")
 _REQUESTS = uuid.UUID("6f3c1f0a-51fb-4b0e-9d5c-6f6f1f2e7a11")
@@ -36,6 +38,7 @@ class Client:
         self._broker, self._name, self._clock, self._ask_again_s = broker, name, clock, ask_again_s
         self._catalogue = Catalogue(BODIES, Cast)
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._pieces: dict[str, Pieces] = {}
         self._errands = Errands()
         self._count = 0
 
@@ -70,6 +73,18 @@ class Client:
             asking.cancel()
             self._waiting.pop(request, None)
 
+    async def look(self, target: str, deadline_s: float) -> Book:
+        """What this actor knows. Raises `NoAnswer`, also at once where nobody has that address."""
+        body = Show(request=self.new_request(), reply_to=self.address)
+        try:
+            answer = await self.ask(body, deadline_s, target=target)
+        except NoAnswer:
+            raise NoAnswer(f"{target} does not answer; is its node up?") from None
+        finally:
+            self._pieces.pop(body.request, None)
+        assert isinstance(answer, bytes), "what is shown comes in pieces"
+        return Book.from_bytes(answer)
+
     async def _keep_asking(self, body: Any, target: str) -> None:
         identity = str(uuid.uuid5(_REQUESTS, f"{body.request}/{type(body).__name__}"))
         say = Say(target=target, body=body)
@@ -79,9 +94,18 @@ class Client:
             )
             try:
                 await self._broker.publish(envelope)
+            except Unroutable:
+                if isinstance(body, Show):  # looking again and again at what is not there would fill the dead letters
+                    self._give_up(body.request)
+                    return
             except BusError as error:  # nobody there yet, or the broker is away: asked again
                 _log.debug("not_asked", request=body.request, error=str(error))
             await asyncio.sleep(self._ask_again_s)
+
+    def _give_up(self, request: str) -> None:
+        waiting = self._waiting.get(request)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(NoAnswer(f"{request}: nobody has that address"))
 
     def _deliver(self, delivery: Delivery) -> None:
         self._errands.start(self._hear(delivery))
@@ -93,6 +117,9 @@ class Client:
             await delivery.reject(str(error))
             return
         waiting = self._waiting.get(getattr(body, "request", ""))
-        if waiting is not None and not waiting.done() and isinstance(body, Answer):
-            waiting.set_result(body)
+        if waiting is not None and not waiting.done():
+            if isinstance(body, Shown):
+                body = self._pieces.setdefault(body.request, Pieces()).add(body)
+            if isinstance(body, Answer):
+                waiting.set_result(body)
         await delivery.ack()

@@ -42,6 +42,7 @@ from actors.moving import Enquiry
 from actors.requests import Request
 from actors.runtime.actor import Actor, Inbox, Key, Record, Tick, Turn
 from actors.runtime.saga import Floor, Progress
+from actors.runtime.values import to_plain
 from actors.sagas import cleanup, source
 from actors.sagas.migration import MIGRATION
 
@@ -64,6 +65,11 @@ class Hypervisor(Actor):
         self.facts = facts
         self.address = hypervisor(facts.host)
         self._inbox, self._start, self._probe = inbox, start, probe
+
+    def about(self) -> Mapping[str, object]:
+        """The host's facts."""
+        plain: Mapping[str, object] = to_plain(self.facts)
+        return plain
 
     # -- deciding (pure)
 

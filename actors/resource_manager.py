@@ -75,6 +75,10 @@ class ResourceManager(Actor):
     def __init__(self, homes: Mapping[str, str], hosts: frozenset[str]) -> None:
         self.homes, self.hosts = homes, hosts
 
+    def about(self) -> Mapping[str, object]:
+        """The cluster."""
+        return {"homes": dict(self.homes), "hosts": sorted(self.hosts)}
+
     def decide(self, turn: Turn) -> None:
         """React to one message."""
         cast, body = turn.heard.cast, turn.heard.body

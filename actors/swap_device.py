@@ -34,6 +34,10 @@ class SwapDevice(Actor):
         self.device, self.home, self.slot_count = device, home, slot_count
         self.address = swap_device(device)
 
+    def about(self) -> Mapping[str, object]:
+        """Whose device it is, and how large."""
+        return {"device": self.device, "home": self.home, "slot_count": self.slot_count}
+
     def decide(self, turn: Turn) -> None:
         """React to one message."""
         if turn.get(Numbered) is None:

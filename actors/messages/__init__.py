@@ -26,6 +26,7 @@ from actors.messages.migration import (
     Welcome,
 )
 from actors.messages.placing import Boot, Booted, Dead, Fence, Fenced
+from actors.messages.showing import Show, Shown
 from actors.messages.users import Cancel, Clean, Define, Inspect, Inspected, Migrate, Verdict
 
 BODIES: tuple[type, ...] = (
@@ -34,6 +35,7 @@ BODIES: tuple[type, ...] = (
     Register, Welcome, Freeze, Grant, Granted, Prepare, Commit, Resume, Forget, Close, Closed, Abort, Undo,
     Return, Taken, Survey, Surveyed, Regained, Recorded, Unshare, Unshared,
     Boot, Booted, Dead, Fence, Fenced,
+    Show, Shown,
 )  # fmt: skip
 """All that may travel on the bus."""
 
@@ -75,6 +77,8 @@ __all__ = [
     "Restored",
     "Resume",
     "Return",
+    "Show",
+    "Shown",
     "Survey",
     "Surveyed",
     "Taken",

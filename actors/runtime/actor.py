@@ -171,6 +171,10 @@ class Actor(ABC):
         everything. Idempotent, never waits: longer work is a task of the actor's driver that reports by a message
         (`Inbox`)."""
 
+    def about(self) -> Mapping[str, Any]:
+        """What configuration says of this actor, as plain data, for whoever looks at it from outside."""
+        return {}
+
     async def stop(self) -> None:  # noqa: B027 - most actors hold nothing
         """The node stops or the actor is restarted: let go of tasks and descriptors. Guests go on."""
 

@@ -59,7 +59,8 @@ class Decider:
         turn = Turn(hosted.record, heard)
         hosted.actor.decide(turn)
         decision = turn.decision()
-        change = Change(actor=hosted.address, values=decision.changes, timers=self._timers(hosted, heard, decision))
+        timers = self._timers(hosted, heard, decision)
+        change = Change(actor=hosted.address, values=decision.changes, timers=timers, at=self._clock.now())
         words = [self.word(hosted.address, heard.id, index, say) for index, say in enumerate(decision.says)]
         return Decided(hosted=hosted, parcel=parcel, heard=heard, decision=decision, words=words, change=change)
 

@@ -20,6 +20,7 @@ from actors.runtime.mailbox import Mailbox, Parcel
 from actors.runtime.roster import Roster
 from actors.runtime.saying import Speaker
 from actors.runtime.shell import Onlooker, Shell
+from actors.runtime.showing import SHOW, Showing
 from actors.runtime.store import Store
 from actors.runtime.supervisor import Policy, Supervisor
 from bus.broker import Broker, Delivery
@@ -68,6 +69,7 @@ class Node(Inbox):
         decider, speaker = Decider(catalogue, clock, random), Speaker(broker, self.counts)
         self._shell = Shell(decider, store, speaker, clock, observe=observe, counts=self.counts, failed=self._roster.failed)
         self._roster.serve(self._shell)
+        self._showing = Showing(name, catalogue, decider, store, speaker, self.counts)
         self._early: list[Delivery] | None = []
         self._running: asyncio.Task[None] | None = None
         self._started = 0.0
@@ -143,7 +145,9 @@ class Node(Inbox):
         address = delivery.envelope.target
         parcel = Parcel(delivery=delivery)
         hosted = self._roster.get(address)
-        if hosted is not None:
+        if hosted is not None and delivery.envelope.type == SHOW:
+            self._shell.letters.start(self._showing.answer(hosted, delivery))
+        elif hosted is not None:
             self._put(hosted, parcel)
         elif address.startswith(ENDED_PREFIX):
             self._shell.drop(parcel, "dropped_late", actor=address, type=delivery.envelope.type)

@@ -7,6 +7,7 @@ a file beside it refuses the second.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -20,24 +21,30 @@ import msgpack
 from actors.errors import Defect, Malformed, StoreError
 from actors.runtime import values
 from actors.runtime.actor import Key
+from actors.runtime.book import Book
 from actors.runtime.store import Change, Store, TimerRow
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _FILE_MODE = 0o600  # a record may hold a token
 _BUSY_S = 5.0
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS records (
-        actor TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (actor, kind, key)
+        actor TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+        since REAL NOT NULL DEFAULT 0, PRIMARY KEY (actor, kind, key)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS timers (
         actor TEXT NOT NULL, name TEXT NOT NULL, due REAL NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (actor, name)
     ) WITHOUT ROWID;
 """
-_PUT = "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+_PUT = (
+    "INSERT INTO records VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "since = CASE WHEN value = excluded.value THEN since ELSE excluded.since END, value = excluded.value"
+)
+_ADD_SINCE = "ALTER TABLE records ADD COLUMN since REAL NOT NULL DEFAULT 0"
 _DROP = "DELETE FROM records WHERE actor = ? AND kind = ? AND key = ?"
 _SET_TIMER = "INSERT INTO timers VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET due = excluded.due, count = excluded.count"
 _STOP_TIMER = "DELETE FROM timers WHERE actor = ? AND name = ?"
@@ -75,6 +82,11 @@ class SqliteStore(Store):
     async def forget(self, actor: str) -> None:  # noqa: D102
         statements = [(f"DELETE FROM {table} WHERE actor = ?", [(actor,)]) for table in ("records", "timers")]
         await self._work(lambda: self._write(statements))
+
+    async def since(self, actor: str) -> Mapping[tuple[str, str], float]:  # noqa: D102
+        select = "SELECT kind, key, since FROM records WHERE actor = ?"
+        rows = await self._work(lambda: self._opened.execute(select, (actor,)).fetchall())
+        return {(kind, key): since for kind, key, since in rows}
 
     async def actors(self) -> Sequence[str]:  # noqa: D102
         select = "SELECT actor FROM records UNION SELECT actor FROM timers ORDER BY actor"
@@ -127,6 +139,8 @@ class SqliteStore(Store):
             raise StoreError(
                 f"{self.path}: written by a newer swapferry (schema {version}, this one knows {SCHEMA_VERSION}); use that one"
             )
+        if version == 1 and "version" in meta:
+            self._opened.execute(_ADD_SINCE)
         self.incarnation = meta.get("incarnation", 0) + 1
         rows = [("version", SCHEMA_VERSION), ("incarnation", self.incarnation)]
         self._opened.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
@@ -196,6 +210,29 @@ def read_store(path: Path) -> dict[str, dict[tuple[str, str], Any]]:
     return read
 
 
+def read_books(path: Path) -> list[Book]:
+    """Everything as people look at it; one consistent state, also while a node works on the file. Raises `StoreError`."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as database:
+            database.execute("BEGIN")
+            meta = dict(database.execute("SELECT name, value FROM meta").fetchall())
+            since = "since" if meta.get("version", 1) > 1 else "0.0"
+            records = database.execute(f"SELECT actor, kind, key, value, {since} FROM records ORDER BY 1, 2, 3").fetchall()
+            timers = database.execute("SELECT actor, name, due, count FROM timers").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; {_remedy(error)}") from error
+    return [
+        Book(
+            actor=actor, node=path.stem, state="kept", about={},
+            records={(kind, key): _unpack(value) for one, kind, key, value, _ in records if one == actor},
+            since={(kind, key): at for one, kind, key, _, at in records if one == actor},
+            timers={name: TimerRow(due=due, count=count) for one, name, due, count in timers if one == actor},
+            incarnation=meta.get("incarnation", 0),
+        )
+        for actor in sorted({row[0] for row in [*records, *timers]})
+    ]  # fmt: skip
+
+
 def _create(path: Path) -> None:
     """Before SQLite does: its log and its shared memory take over the mode of the file."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, _FILE_MODE)
@@ -215,7 +252,7 @@ def _statements(changes: Sequence[Change]) -> list[tuple[str, list[Row]]]:
             if value is None:
                 drop.append((change.actor, kind.__name__, key))
             else:
-                put.append((change.actor, kind.__name__, key, msgpack.packb(values.to_plain(value))))
+                put.append((change.actor, kind.__name__, key, msgpack.packb(values.to_plain(value)), change.at))
         for name, timer in change.timers.items():
             if timer is None:
                 stopped.append((change.actor, name))

@@ -26,10 +26,15 @@ class Change:
     actor: str
     values: Mapping[Key, object | None]
     timers: Mapping[str, TimerRow | None] = attrs.field(factory=dict)
+    at: float = 0.0
+    """when the turn was (Unix seconds): a value that is another now is so since then"""
 
 
 class Store(ABC):
     """One node's durable memory."""
+
+    incarnation: int = 0
+    """counts its openings, and so only grows"""
 
     @abstractmethod
     async def open(self) -> None:
@@ -46,6 +51,10 @@ class Store(ABC):
     @abstractmethod
     async def forget(self, actor: str) -> None:
         """Drop all that an actor knew."""
+
+    async def since(self, actor: str) -> Mapping[tuple[str, str], float]:  # noqa: ARG002 - a store need not keep times
+        """Since when each value of this actor is as it is: (kind name, key) -> Unix seconds. For people, never for decisions."""
+        return {}
 
     @abstractmethod
     async def actors(self) -> Sequence[str]:
