@@ -41,6 +41,8 @@ PAGES, RESIDENT, SLOTS = 12, 5, 1200
 TICK_S = 0.4
 SAFETY_S = 120.0
 REST_S = 900.0
+QUIET_S = 8
+"""longer than a publish that waits for its deadline: then nothing is under way any more"""
 _IDS = UUID("3d0b2f5e-7f3c-5d3a-8b0e-0c5b9b6f1a55")
 
 
@@ -203,8 +205,10 @@ class World(Onlooker):
         self.check(checkers.ALWAYS, everything=True)
 
     async def _rest(self) -> None:
+        quiet = 0
         for _ in range(int(REST_S)):
-            if all(ask.done() for ask in self._asks) and not self._restless():
+            quiet = quiet + 1 if all(ask.done() for ask in self._asks) and not self._restless() else 0
+            if quiet > QUIET_S:
                 return
             await asyncio.sleep(1.0)
         waiting = [request for request in self._asked if request not in self.verdicts]
