@@ -71,6 +71,10 @@ class PagerProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         await self._process.wait()
+        await self.hang_up()
+
+    async def hang_up(self) -> None:
+        """Close the control socket; the pager goes on as long as QEMU does."""
         self._listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._listening

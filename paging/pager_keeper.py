@@ -77,18 +77,28 @@ class PagerKeeper:
         if self._pager is not None:
             await self.ask("arm", slots=encode_slots(slots))
 
+    async def let_go(self) -> None:
+        """Hang up; the pager goes on without anybody who keeps it."""
+        await self._stop_keeping()
+        if self._pager is not None:
+            await self._pager.hang_up()
+            self._pager = None
+
     async def close(self) -> None:
         """End the pager and await it. Idempotent."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeping
-            self._keeping = None
+        await self._stop_keeping()
         if self._pager is not None:
             await self._pager.kill()
             self._pager = None
         # Whoever waits for a successor learns that there is none.
         self._ready.set()
+
+    async def _stop_keeping(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeping
+            self._keeping = None
 
     async def _start_one(self) -> None:
         pager = self._pager = await PagerProcess.spawn(self._post.log, self._told)

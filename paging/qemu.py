@@ -12,7 +12,7 @@ from paging.pager_wire import decode_slots, encode_slots
 from paging.process_identity import end_leftover
 from paging.qemu_build import QemuBuild
 from paging.qemu_console import fields
-from paging.qemu_machine import How, Machine, adopt_machine, start_machine
+from paging.qemu_machine import How, Machine, adopt_machine, remember_arms, start_machine
 from paging.qemu_process import Files, User
 from paging.qemu_qmp import Qmp
 from paging.qemu_state import announce, load_state, prepare_state, save_state
@@ -89,6 +89,7 @@ class QemuGuest(Guest):
         """Also before `boot` and `stage`: the pager is told when it is there."""
         self._armed = dict(slots)
         if self._machine is not None:
+            remember_arms(self._files, self._armed)
             await self._machine.pager.arm(self._armed)
 
     async def halt(self) -> Halted:
@@ -162,7 +163,7 @@ class QemuGuest(Guest):
             self._phase = _ADOPTED.get(_phase_of(self._files), "nothing")
             if self._phase == "nothing":
                 return False
-            machine = await adopt_machine(self.seat, self._armed, self._hear, self._undo)
+            machine = await adopt_machine(self.seat, self._hear, self._undo)
             if machine is None:
                 self._phase = "nothing"
                 return False
@@ -173,6 +174,18 @@ class QemuGuest(Guest):
                 # Halfway into a halt that nobody was told of, or out of one.
                 await self._continue(machine.qmp)
             return True
+
+    async def let_go(self) -> None:
+        """Hang up and forget; QEMU and pager go on, for `adopt` of whoever comes next."""
+        machine = self._machine
+        if self._watching is not None:
+            self._watching.cancel()
+        self._undo = contextlib.AsyncExitStack()
+        self._forget()
+        if machine is not None:
+            await machine.qmp.close()
+            await machine.console.close()
+            await machine.pager.let_go()
 
     async def destroy(self) -> None:
         """Also of what an earlier process left in the same directory."""

@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 import attrs
+import msgpack
 
 from paging.errors import GuestError
 from paging.guest import Seat
 from paging.pager_keeper import PagerKeeper, Post
+from paging.pager_wire import decode_slots, encode_slots
 from paging.process_identity import end_leftover, open_exactly, read_pid
 from paging.qemu_build import QemuBuild
 from paging.qemu_console import Console
@@ -54,6 +56,7 @@ async def start_machine(
     build = how.build or QemuBuild.system()
     accelerator = how.accelerator or await choose_accelerator(build)
     seat.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    remember_arms(files, armed)
     qemu = await start_qemu(
         seat.definition, files, build=build, user=how.user, accelerator=accelerator, is_incoming=is_incoming
     )
@@ -61,9 +64,7 @@ async def start_machine(
     return await _equip(seat, qemu, armed, hear, undo)
 
 
-async def adopt_machine(
-    seat: Seat, armed: Mapping[str, SlotSet], hear: Hear, undo: contextlib.AsyncExitStack
-) -> Machine | None:
+async def adopt_machine(seat: Seat, hear: Hear, undo: contextlib.AsyncExitStack) -> Machine | None:
     """The machine that an earlier process left in this seat, with a new pager; None where QEMU has ended."""
     files = Files(seat.directory)
     process = read_pid(files.qemu_pid)
@@ -74,7 +75,7 @@ async def adopt_machine(
     await end_leftover(files.pager_pid)
     qemu = AdoptedQemu(process, descriptor, files)
     undo.push_async_callback(qemu.kill)
-    return await _equip(seat, qemu, armed, hear, undo)
+    return await _equip(seat, qemu, remembered_arms(files), hear, undo)
 
 
 async def _equip(
@@ -102,3 +103,19 @@ def _post(seat: Seat, files: Files) -> Post:
         instance=seat.instance, shim=files.shim, table=files.table, log=files.pager_log, pid_file=files.pager_pid,
         limit=seat.definition.resident_pages, devices=seat.devices,
     )  # fmt: skip
+
+
+def remember_arms(files: Files, armed: Mapping[str, SlotSet]) -> None:
+    """For the pager that whoever adopts this guest will start; until it is armed anew it may write what this one might."""
+    if files.armed.parent.exists():
+        unfinished = files.armed.with_suffix(".new")
+        unfinished.write_bytes(msgpack.packb(encode_slots(armed)))
+        unfinished.rename(files.armed)
+
+
+def remembered_arms(files: Files) -> Mapping[str, SlotSet]:
+    """What was armed last; nothing where that is not known."""
+    try:
+        return decode_slots(msgpack.unpackb(files.armed.read_bytes()))
+    except FileNotFoundError:
+        return {}

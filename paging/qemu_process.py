@@ -38,6 +38,7 @@ class Files:
         self.ram = directory / "ram"
         self.table = directory / "swap-table"
         self.state = directory / "device-state"
+        self.armed = directory / "armed"
         self.shim = directory / "shim.sock"
         self.qmp = directory / "qmp.sock"
         self.console = directory / "console.sock"

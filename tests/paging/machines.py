@@ -54,6 +54,16 @@ class Hosts:
         self.guests.append(QemuGuest(seat, build=build(qemu), accelerator="tcg"))
         return self.guests[-1]
 
+    def successor(self, guest: QemuGuest) -> QemuGuest:
+        """What the next process makes for the same seat."""
+        self.guests.append(QemuGuest(guest.seat, accelerator="tcg"))
+        return self.guests[-1]
+
+    async def lose(self, guest: QemuGuest) -> None:
+        """As if the process that made this guest had been killed: all its connections close, what it started goes on."""
+        self.guests.remove(guest)
+        await guest.let_go()
+
     async def booted(self, definition: Definition = SMALL, qemu: str = "qemu 7.2", command: str = "counters") -> QemuGuest:
         """A guest on host a that has filled its memory: it answers a command only then."""
         guest = self.guest("a", definition, qemu)
@@ -90,7 +100,7 @@ async def two_hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
 
 def swapped_pattern_page(guest: QemuGuest) -> tuple[int, Entry]:
     """The last page of the test guest's pattern that lies in a slot."""
-    table = SwapTable.inspect(guest.seat.directory / "table")
+    table = SwapTable.inspect(guest.seat.directory / "swap-table")
     first = PATTERN_AT // PAGE_BYTES
     pattern = table.swapped()[first : first + guest.seat.definition.workload.fill_bytes // PAGE_BYTES]
     page = first + int(pattern.nonzero()[0][-1])
@@ -100,7 +110,8 @@ def swapped_pattern_page(guest: QemuGuest) -> tuple[int, Entry]:
 
 
 def process_exists(pid: int | None) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """It has not ended. This process may not have asked yet how (a zombie)."""
+    return Path(f"/proc/{pid}").exists() and not process_status(pid)["State"].startswith("Z")
 
 
 def process_status(pid: int | None) -> dict[str, str]:

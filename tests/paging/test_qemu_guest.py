@@ -33,6 +33,15 @@ async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
         yield made
 
 
+async def heard(guest: QemuGuest, wanted: str) -> str:
+    """Wait until a guest's watcher is told this; the sentence."""
+    told: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    guest.watch(lambda what, sentence: told.put_nowait((what, sentence)))
+    while (word := await told.get())[0] != wanted:
+        pass
+    return word[1]
+
+
 @pytest.mark.parametrize("qemu", BUILDS)
 async def test_a_guest_that_was_moved_finds_every_byte_as_it_was(hosts: Hosts, qemu: str):
     source = await hosts.booted(qemu=qemu)
@@ -153,15 +162,57 @@ async def test_a_disk_that_would_pin_memory_is_refused_by_name(hosts: Hosts, url
     assert guest.pids == (None, None)
 
 
+async def test_a_running_machine_is_adopted_by_the_process_that_comes_after(hosts: Hosts):
+    before = await hosts.booted()
+    qemu, pager = before.pids
+    await hosts.lose(before)
+
+    after = hosts.successor(before)
+    assert await after.adopt()
+
+    assert after.pids[0] == qemu
+    assert after.pids[1] != pager
+    assert not process_exists(pager)
+    assert await after.verify() is None
+
+
+async def test_a_halted_machine_is_adopted_with_its_device_state_and_moves(hosts: Hosts):
+    before = await hosts.booted()
+    halted = await before.halt()
+    await hosts.lose(before)
+    source = hosts.successor(before)
+    target, endpoint = await hosts.staged()
+
+    assert await source.adopt()
+    again, manifest = await hosts.delivered(source, endpoint)
+    await target.load(manifest, again.swapped)
+    await target.run()
+
+    assert again.swapped == halted.swapped
+    assert await target.verify() is None
+
+
+async def test_where_there_is_no_machine_nothing_is_adopted(hosts: Hosts):
+    assert not await hosts.guest("a").adopt()
+
+    lost = await hosts.booted()
+    qemu, _ = lost.pids
+    assert qemu is not None
+    os.kill(qemu, signal.SIGKILL)
+    await heard(lost, "died")
+
+    assert not await hosts.successor(lost).adopt()
+
+
 async def test_what_an_earlier_process_left_behind_is_killed_and_removed(hosts: Hosts):
     lost = await hosts.booted()
     pids = lost.pids
 
-    await QemuGuest(lost.seat).destroy()
+    await hosts.lose(lost)
+    await hosts.successor(lost).destroy()
 
-    await lost.destroy()
     assert not any(map(process_exists, pids))
-    assert list(lost.seat.directory.iterdir()) == []
+    assert not lost.seat.directory.exists()
 
 
 async def test_a_machine_that_dies_is_reported_with_its_last_words(hosts: Hosts):
