@@ -37,7 +37,7 @@ async def save_state(qmp: Qmp) -> bytes:
         theirs.close()
         await qmp.call("migrate", {"uri": "fd:state"})
         try:
-            state = await asyncio.wait_for(_drain(ours), SAVE_S)
+            state = await asyncio.wait_for(drain(ours), SAVE_S)
         except (TimeoutError, GuestError) as error:
             with contextlib.suppress(GuestError):
                 await qmp.call("migrate_cancel")
@@ -46,7 +46,8 @@ async def save_state(qmp: Qmp) -> bytes:
     return state
 
 
-async def _drain(source: socket.socket) -> bytes:
+async def drain(source: socket.socket) -> bytes:
+    """All that comes until the end. Raises `GuestError` as soon as it is more than the cap."""
     loop = asyncio.get_running_loop()
     state = bytearray()
     while data := await loop.sock_recv(source, _RECEIVE_BYTES):
