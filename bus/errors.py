@@ -27,3 +27,7 @@ class TooLarge(Unreadable):
 
 class Unusable(BusError, ValueError):
     """A URL, a node name or an address that the bus cannot use, or a broker that refuses us: the operator must change it."""
+
+
+class RecordingError(BusError):
+    """A file that is no recording, cannot be read, or cannot be continued; names the file and what is wrong with it."""

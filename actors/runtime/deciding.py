@@ -54,7 +54,7 @@ class Decider:
 
     def decide(self, hosted: Hosted, parcel: Parcel) -> Decided:
         """Raises `Malformed` for what the actor cannot hear, and whatever the actor raises."""
-        heard = self._hear(hosted, parcel)
+        heard = self.hear(hosted, parcel)
         hosted.actor.before(hosted.record, heard)
         turn = Turn(hosted.record, heard)
         hosted.actor.decide(turn)
@@ -69,7 +69,8 @@ class Decider:
         word = str(uuid5(IDS, f"{heard}/{index}"))
         return self._catalogue.encode(say, source=address, id=word, causation=heard, sent_at=self._clock.now())
 
-    def _hear(self, hosted: Hosted, parcel: Parcel) -> Heard:
+    def hear(self, hosted: Hosted, parcel: Parcel) -> Heard:
+        """What is in a parcel. Raises `Malformed` for what the actor cannot hear."""
         heard = parcel.heard
         if heard is None:
             assert parcel.delivery is not None, "a parcel comes from the bus or from this node"

@@ -17,6 +17,7 @@ from actors.runtime.clock import Clock, Random
 from actors.runtime.deciding import IDS, Decider
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Mailbox, Parcel
+from actors.runtime.recorder import NOBODY, Recorder
 from actors.runtime.roster import Roster
 from actors.runtime.saying import Speaker
 from actors.runtime.shell import Onlooker, Shell
@@ -38,8 +39,9 @@ _log = structlog.get_logger("swapferry.node")
 class Node(Inbox):
     """Hosts actors. Counters of what happened are in `counts`.
 
-    `observe` is called for each turn after it was stored. `busy` makes the answer to a request of a user that did not fit into
-    a mailbox (None: no answer). `mailbox_max` bounds the messages that wait for one actor.
+    `observe` is called for each turn after it was stored; `recorder` is told all that decisions are made of. `busy` makes the
+    answer to a request of a user that did not fit into a mailbox (None: no answer). `mailbox_max` bounds the messages that wait
+    for one actor.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Node(Inbox):
         clock: Clock,
         random: Random,
         observe: Onlooker | None = None,
+        recorder: Recorder = NOBODY,
         busy: Busy | None = None,
         mailbox_max: int = MAILBOX_MAX,
         policy: Policy | None = None,
@@ -65,9 +68,11 @@ class Node(Inbox):
         self._busy = busy
         self._mailbox_max = mailbox_max
         supervisor = Supervisor(clock, policy or Policy())
-        self._roster = Roster(broker, store, clock, random, supervisor=supervisor, counts=self.counts)
+        self._roster = Roster(broker, store, clock, random, supervisor=supervisor, recorder=recorder, counts=self.counts)
         decider, speaker = Decider(catalogue, clock, random), Speaker(broker, self.counts)
-        self._shell = Shell(decider, store, speaker, clock, observe=observe, counts=self.counts, failed=self._roster.failed)
+        self._shell = Shell(
+            decider, store, speaker, clock, observe=observe, recorder=recorder, counts=self.counts, failed=self._roster.failed
+        )
         self._roster.serve(self._shell)
         self._showing = Showing(name, catalogue, decider, store, speaker, self.counts)
         self._early: list[Delivery] | None = []

@@ -15,6 +15,7 @@ from actors.runtime.clock import Clock, Random
 from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Mailbox
+from actors.runtime.recorder import Recorder
 from actors.runtime.shell import STORE_PAUSE_S, Shell
 from actors.runtime.store import Store
 from actors.runtime.supervisor import Supervisor, Verdict
@@ -32,13 +33,15 @@ class Roster:
     """The actors of one node."""
 
     def __init__(
-        self, broker: Broker, store: Store, clock: Clock, random: Random, *, supervisor: Supervisor, counts: Counter[str]
-    ) -> None:
+        self, broker: Broker, store: Store, clock: Clock, random: Random, *,
+        supervisor: Supervisor, recorder: Recorder, counts: Counter[str],
+    ) -> None:  # fmt: skip
         self._broker = broker
         self._store = store
         self._clock = clock
         self._random = random
         self._supervisor = supervisor
+        self._recorder = recorder
         self._counts = counts
         self._hosted: dict[str, Hosted] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
@@ -76,6 +79,7 @@ class Roster:
             return
         hosted.state = State.RETIRED
         self._supervisor.forget(address)
+        self._recorder.retired(address)
         for parcel in hosted.mailbox.drain():
             self._shell.drop(parcel, "dropped_late", actor=address)
         self._leaving[address] = self._moves.start(self._take_down(hosted))
@@ -149,6 +153,7 @@ class Roster:
             else:
                 hosted.record = Record(values)
                 hosted.timers = dict(timers)
+                self._recorder.loaded(hosted.address, hosted.record)
                 return
 
     async def _bind(self, hosted: Hosted) -> None:

@@ -16,6 +16,7 @@ is acked: so its words leave in the order of its decisions.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -29,6 +30,7 @@ from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Parcel
 from actors.runtime.observed import Observed, log, observed
+from actors.runtime.recorder import Recorder
 from actors.runtime.saying import Speaker, about
 from actors.runtime.store import Store
 
@@ -63,6 +65,7 @@ class Shell:
         clock: Clock,
         *,
         observe: Onlooker | None,
+        recorder: Recorder,
         counts: Counter[str],
         failed: Callable[[Hosted, Exception], None],
     ) -> None:
@@ -71,6 +74,7 @@ class Shell:
         self._speaker = speaker
         self._clock = clock
         self._onlooker = observe
+        self._recorder = recorder
         self._counts = counts
         self._failed = failed
         self._alarms: Alarms[Hosted] = Alarms(clock, self._ring)
@@ -148,11 +152,16 @@ class Shell:
         while hosted.ready:
             parcel = self._decider.take(hosted)
             try:
-                return self._decider.decide(hosted, parcel)
+                decided = self._decider.decide(hosted, parcel)
             except Malformed as error:
                 self.refuse(hosted.address, parcel, str(error))
             except Exception as error:  # noqa: BLE001 - whatever an actor raises is its defect, never the node's
+                with suppress(Malformed):
+                    self._recorder.failed(hosted.address, self._decider.hear(hosted, parcel), error)
                 self.defect(hosted, parcel, error)
+            else:
+                self._recorder.decided(hosted.address, decided.heard, decided.decision)
+                return decided
         return None
 
     # store
@@ -212,6 +221,7 @@ class Shell:
     # obey, say, ack
 
     def _carry_out(self, group: Sequence[Decided]) -> None:
+        self._recorder.stored([decided.hosted.address for decided in group])
         for decided in group:
             try:
                 self._obey(decided)
