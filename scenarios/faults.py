@@ -97,6 +97,12 @@ class RefusingGuest(Guest):
     async def run(self) -> None:  # noqa: D102
         await self._inner.run()
 
+    async def adopt(self) -> bool:  # noqa: D102
+        return await self._inner.adopt()
+
+    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:  # noqa: D102
+        await self._inner.clean(granted, pages_per_s)
+
     async def destroy(self) -> None:  # noqa: D102
         await self._inner.destroy()
 

@@ -125,7 +125,9 @@ def busy(heard: Heard) -> Say | None:
     return Say(target=reply_to, body=verdict)
 
 
-def facts_for(host: str, memory_bytes: int, devices: Mapping[str, tuple[str, DevicePath, int]]) -> HostFacts:
+def facts_for(
+    host: str, memory_bytes: int, devices: Mapping[str, tuple[str, DevicePath, int]], *, clean_pages_per_s: int = 0
+) -> HostFacts:
     """The facts of a host, from all devices of the cluster: name -> (home, path and uuid, slots)."""
     return HostFacts(
         host=host,
@@ -133,4 +135,5 @@ def facts_for(host: str, memory_bytes: int, devices: Mapping[str, tuple[str, Dev
         homes={name: home for name, (home, _, _) in devices.items()},
         uuids={name: path.uuid for name, (_, path, _) in devices.items()},
         slot_counts={name: slots for name, (_, _, slots) in devices.items()},
+        clean_pages_per_s=clean_pages_per_s,
     )

@@ -84,3 +84,6 @@ def several(kind: Kind, allowed: str) -> Kind:
         return tuple(kind.read(value) for value in values)
 
     return Kind(allowed, read)
+
+
+RATE = whole(0, 10_000_000)

@@ -4,7 +4,8 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from actors.runtime.clock import Clock, Random
 from actors.runtime.store import Store
@@ -27,6 +28,10 @@ class Parts(ABC):
     @abstractmethod
     def store(self, node: str) -> Store:
         """The store of a node, not yet open; the same place when asked again."""
+
+    def records(self, node: str) -> Mapping[str, Mapping[tuple[str, str], Any]]:
+        """What the actors of a node have kept, also while it runs: actor -> (kind, key) -> plain value. Raises `StoreError`."""
+        raise NotImplementedError(f"the store of {node} cannot be read while the node works on it")
 
     @abstractmethod
     def device(self, spec: DeviceSpec) -> DevicePath:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from actors.domain.hosting import slots_needed
 from paging.device import PAGE_BYTES
 from paging.guest import Definition
-from scenarios.scenario import Cancel, Hold, Migrate, Release, Scenario, Step, VmSpec, WaitHeld, WaitSwapped
+from scenarios.scenario import Cancel, Hold, Migrate, Release, Scenario, Step, VmSpec, WaitHeld, WaitMoved, WaitSwapped
 
 Complain = Callable[[str, str, str], None]
 """(key path, what was found, what is allowed)"""
@@ -121,6 +121,8 @@ def _step_makes_sense(scenario: Scenario, step: Step, index: int, held: set[str]
             yield from _can_swap(scenario.vm(step.vm), step, where)
         case Cancel() if not any(isinstance(before, Migrate) and before.vm == step.vm for before in scenario.steps[:index]):
             yield f"{where}.vm", f'"{step.vm}", which no step before it migrates', "a cancel after a migrate with wait = false"
+        case WaitMoved() if not any(isinstance(before, Migrate) and before.vm == step.vm for before in scenario.steps[:index]):
+            yield f"{where}.vm", f'"{step.vm}", which no step before it migrates', "a wait after a migrate with wait = false"
         case Hold():
             held.add(step.message)
         case WaitHeld() | Release() if step.message not in held:

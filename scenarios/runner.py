@@ -12,6 +12,7 @@ import attrs
 from actors.client import NoAnswer
 from actors.domain.lifecycle import Outcome
 from actors.messages import Cancel as CancelRequest
+from actors.messages import Clean as CleanRequest
 from actors.messages import Define, Inspect, Inspected, Verdict
 from actors.messages import Migrate as MigrateRequest
 from actors.runtime.clock import Clock
@@ -23,7 +24,9 @@ from scenarios.expectations import unmet
 from scenarios.report import Asked, Played, Report, figures_of
 from scenarios.scenario import (
     Cancel,
+    Clean,
     Hold,
+    Kill,
     Migrate,
     RefusePrepare,
     Release,
@@ -32,9 +35,12 @@ from scenarios.scenario import (
     Step,
     Verify,
     VmSpec,
+    WaitCleaned,
     WaitHeld,
+    WaitMoved,
     WaitSwapped,
 )
+from scenarios.snapshot import abroad
 from scenarios.world import World
 
 START_S = 300.0
@@ -42,6 +48,7 @@ SWAP_S = 600.0
 MIGRATE_S = 600.0
 VERIFY_S = 600.0
 HELD_S = 120.0
+CLEAN_S = 300.0
 LOOK_S = 30.0
 PAUSE_S = 0.25
 
@@ -215,6 +222,33 @@ class Runner:
             self._show(f"everybody works for {step.seconds:g} s", passed / step.seconds)
             await asyncio.sleep(min(PAUSE_S, step.seconds - passed))
 
+    async def _clean(self, step: Clean) -> None:
+        client = self._world.client
+        request = CleanRequest(
+            request=client.new_request(), vm=step.vm, pages_per_s=step.pages_per_s, reply_to=client.address
+        )
+        verdict = await client.ask(request, LOOK_S)
+        if not isinstance(verdict, Verdict) or verdict.outcome is not Outcome.DONE:
+            raise Failed(f"{step.vm} cannot be cleaned up: {getattr(verdict, 'reason', verdict)}")
+
+    async def _wait_cleaned(self, step: WaitCleaned) -> None:
+        deadline, most = self._clock.now() + CLEAN_S, 1
+        while self._clock.now() < deadline:
+            left = abroad(self._world.kept(), step.vm)
+            if not left:
+                return
+            most = max(most, left)
+            self._show(f"slots of {step.vm} come home: {left:,} left", 1.0 - left / most)
+            await asyncio.sleep(PAUSE_S)
+        raise Failed(f"{step.vm} still hangs on {left:,} slots of other hosts after {CLEAN_S:g} s")
+
+    async def _wait_moved(self, step: WaitMoved) -> None:
+        await self._verdict(step.vm)
+
+    async def _kill(self, step: Kill) -> None:
+        self._show(f"killing the {step.what} of {step.host}")
+        await self._world.kill(step.what, step.host)
+
     async def _refuse_prepare(self, step: RefusePrepare) -> None:
         self._world.faults.refusing.add(step.host)
 
@@ -238,6 +272,10 @@ class Runner:
         Verify: _verify,
         WaitSwapped: _wait_swapped,
         RunFor: _run_for,
+        Clean: _clean,
+        WaitCleaned: _wait_cleaned,
+        WaitMoved: _wait_moved,
+        Kill: _kill,
         RefusePrepare: _refuse_prepare,
         Hold: _hold,
         WaitHeld: _wait_held,

@@ -51,6 +51,8 @@ class HostSpec:
     name: str = of(kinds.NAME)
     memory: int = of(kinds.SIZE)
     """RAM that its guests may have together, in bytes"""
+    clean_pages_per_s: int = of(kinds.RATE, 0)
+    """how fast a guest that came here copies granted slots to slots of this host; 0: only when a step asks for it"""
 
 
 @attrs.frozen(kw_only=True)
@@ -138,6 +140,36 @@ class WaitSwapped(Step):
 
 
 @attrs.frozen(kw_only=True)
+class Clean(Step):
+    """Let a guest's granted slots be copied home this fast from here on; 0 pauses it."""
+
+    vm: str = of(kinds.NAME)
+    pages_per_s: int = of(kinds.RATE)
+
+
+@attrs.frozen(kw_only=True)
+class WaitCleaned(Step):
+    """Wait until a guest hangs on no slot of another host, and no device is shared because of it any more."""
+
+    vm: str = of(kinds.NAME)
+
+
+@attrs.frozen(kw_only=True)
+class WaitMoved(Step):
+    """Wait for the verdict of the guest's migration that was begun with wait = false."""
+
+    vm: str = of(kinds.NAME)
+
+
+@attrs.frozen(kw_only=True)
+class Kill(Step):
+    """Kill a process of a host (SIGKILL) and wait until it is back: its node, the pagers there, or its guests' machines."""
+
+    what: str = of(kinds.choice("node", "pager", "machine"))
+    host: str = of(kinds.NAME)
+
+
+@attrs.frozen(kw_only=True)
 class RunFor(Step):
     """Let everybody work for a while."""
 
@@ -178,6 +210,10 @@ STEPS: dict[str, type[Step]] = {
     "verify": Verify,
     "wait_swapped": WaitSwapped,
     "run_for": RunFor,
+    "clean": Clean,
+    "wait_cleaned": WaitCleaned,
+    "wait_moved": WaitMoved,
+    "kill": Kill,
     "refuse_prepare": RefusePrepare,
     "hold": Hold,
     "wait_held": WaitHeld,
@@ -185,6 +221,8 @@ STEPS: dict[str, type[Step]] = {
 }
 FAULTS = (RefusePrepare, Hold, WaitHeld, Release)
 """Steps that meddle with the parts, so that all of them must be in this process."""
+KILLS = (Kill,)
+"""Steps that end a process, so that each host must be one."""
 
 
 @attrs.frozen(kw_only=True)

@@ -9,10 +9,12 @@ from actors.runtime.observed import Observed
 from paging.errors import PagingError
 from paging.slots import SlotSet
 from scenarios.audit import Kept, Tables, compare, read_kept
+from scenarios.errors import Failed
 from scenarios.faults import Faults
 from scenarios.host import HostNode, HostPlan, facts_for
 from scenarios.parts import Parts
 from scenarios.scenario import Scenario
+from scenarios.snapshot import kept_of
 from scenarios.timeline import Entry, entries_of
 
 
@@ -33,6 +35,14 @@ class World(ABC):
     @abstractmethod
     async def start(self) -> None:
         """Start every host, and the user."""
+
+    @abstractmethod
+    def kept(self) -> list[Kept]:
+        """What the actors have kept until now, read while they work. Raises `StoreError`."""
+
+    @abstractmethod
+    async def kill(self, what: str, host: str) -> None:
+        """Kill a host's node, its pagers or its guests' machines; returns when it is back. Raises `Failed`."""
 
     @abstractmethod
     async def stop(self) -> list[str]:
@@ -66,6 +76,14 @@ class OneProcess(World):
             await host.start()
         await self.client.open()
 
+    def kept(self) -> list[Kept]:
+        """What the actors have kept until now."""
+        return [kept_of(host.plan, self._parts.records(host.plan.facts.host)) for host in self.hosts]
+
+    async def kill(self, what: str, host: str) -> None:
+        """Never: there is one process only."""
+        raise Failed(f"the {what} of {host} cannot be killed: run the scenario with --processes")
+
     async def stop(self) -> list[str]:
         """Stop the user and every host; compare what they have kept."""
         await self.client.close()
@@ -96,7 +114,7 @@ def plans(scenario: Scenario, parts: Parts) -> list[HostPlan]:
     hosts = frozenset(host.name for host in scenario.hosts)
     return [
         HostPlan(
-            facts=facts_for(host.name, host.memory, placed),
+            facts=facts_for(host.name, host.memory, placed, clean_pages_per_s=host.clean_pages_per_s),
             paths=tuple(path for _, path, spec in devices.values() if host.name in spec.reach),
             hosts=hosts,
             manager=index == 0,

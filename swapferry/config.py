@@ -2,6 +2,7 @@
 
 Environment:
     SWAPFERRY_BUS          default of --bus
+    SWAPFERRY_PREFIX       default of --prefix
     SWAPFERRY_RAM_DIR      a tmpfs for guests' memory (default /dev/shm)
     SWAPFERRY_WORK_DIR     a disk for slot files and stores (default $TMPDIR or /var/tmp)
     SWAPFERRY_QEMU_ROOT    a QEMU that was unpacked there, instead of the system's
@@ -92,6 +93,11 @@ def default_bus() -> str:
     return os.environ.get("SWAPFERRY_BUS", EMBEDDED)
 
 
+def default_prefix() -> str:
+    """How the names of the cluster's queues begin where the command line does not say."""
+    return os.environ.get("SWAPFERRY_PREFIX", "swapferry")
+
+
 @attrs.frozen(kw_only=True)
 class NodeSection:
     """[node]: one host."""
@@ -106,6 +112,8 @@ class NodeSection:
     directory: Path = of(kinds.PATH)
     """on a tmpfs; for RAM files, swap tables and sockets"""
     memory: int = of(kinds.SIZE)
+    clean_pages_per_s: int = of(kinds.RATE, 0)
+    """how fast a VM that came here copies granted slots to slots of this host; 0: only when asked to"""
     guest: str = of(kinds.choice("qemu", "fake"), "qemu")
     listen: str = of(kinds.TEXT, "127.0.0.1")
     """address of the data channel; loopback, as long as the channel has no TLS"""

@@ -17,6 +17,7 @@ from scenarios.faults import Faults
 from scenarios.host import HostNode, HostPlan, facts_for
 from scenarios.timeline import entries_of
 from swapferry.config import NodeDevice, NodeFile
+from swapferry.notify import tell_ready
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers, locked, private_directory
 
 
@@ -30,6 +31,7 @@ async def serve(file: NodeFile) -> None:
         host = HostNode(plan_of(file), parts, _Recorder(file))
         try:
             await host.start()
+            tell_ready()
             await asyncio.Event().wait()
         finally:
             await host.stop()
@@ -44,7 +46,7 @@ def plan_of(file: NodeFile) -> HostPlan:
     unreached = {device.name: DevicePath(name=device.name, path=file.node.store, uuid=device.uuid) for device in file.devices}
     placed = {device.name: (device.home, {**unreached, **paths}[device.name], device.slots) for device in file.devices}
     return HostPlan(
-        facts=facts_for(file.node.host, file.node.memory, placed),
+        facts=facts_for(file.node.host, file.node.memory, placed, clean_pages_per_s=file.node.clean_pages_per_s),
         paths=tuple(paths.values()),
         hosts=frozenset({file.node.host, *file.node.hosts}),
         manager="resource-manager" in file.node.roles,

@@ -2,25 +2,33 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
-from asyncio.subprocess import Process
+from contextlib import suppress
 
 from actors.client import Client
-from actors.runtime.sqlite import SqliteStore
+from actors.runtime.sqlite import SqliteStore, read_store
 from bus.topology import Topology
-from scenarios.audit import compare, read_kept
+from paging.errors import PagingError
+from paging.process_identity import is_running, read_pid
+from paging.slots import SlotSet
+from paging.swap_table import Process as Identity
+from paging.swap_table import SwapTable
+from scenarios.audit import Kept, Tables, compare, read_kept
 from scenarios.errors import Failed
 from scenarios.faults import Faults
 from scenarios.parts import Parts
 from scenarios.scenario import HostSpec, Scenario
+from scenarios.snapshot import kept_of
 from scenarios.timeline import Entry
 from scenarios.world import World
 from swapferry.config import NodeDevice, NodeFile, NodeSection, write_node_file
 from swapferry.node import plan_of
+from swapferry.supervised import Supervised
 from swapferry.wiring import Rooms, found_device, made_device, private_directory
 
-STOP_S = 60.0
+PID_FILES = {"pager": "pager.pid", "machine": "qemu.pid"}
 
 
 class ManyProcesses(World):
@@ -31,7 +39,8 @@ class ManyProcesses(World):
     ) -> None:
         self._scenario, self._rooms, self._bus, self._guest, self._topology = scenario, rooms, bus, guest, topology
         self._files: dict[str, NodeFile] = {}
-        self._nodes: dict[str, Process] = {}
+        self.nodes: dict[str, Supervised] = {}
+        """by host, while they run"""
         self.client = Client(parts.broker(), user, parts.clock)
 
     @property
@@ -61,16 +70,49 @@ class ManyProcesses(World):
             }  # fmt: skip
             self._files[host.name] = NodeFile(node=self._section(host, index == 0), devices=tuple(reached.values()))
         for name, file in self._files.items():
-            self._nodes[name] = await self._spawn(name, file)
+            self.nodes[name] = self._supervised(name, file)
+            self.nodes[name].start()
+        await asyncio.gather(*(node.ready() for node in self.nodes.values()))
         await self.client.open()
+
+    def kept(self) -> list[Kept]:
+        """What the actors have kept until now."""
+        return [kept_of(plan_of(file), read_store(file.node.store)) for file in self._files.values()]
+
+    def tables(self) -> Tables:
+        """Which slots the swap table of each instance names now, read from its file."""
+        found: dict[str, dict[str, SlotSet]] = {}
+        for file in self._files.values():
+            names = {device.uuid: device.name for device in file.devices}
+            for path in file.node.directory.glob("*/*/swap-table"):
+                with suppress(PagingError):  # it ended just now
+                    table = SwapTable.inspect(path)
+                    found[table.instance] = {names[uuid]: slots for uuid, slots in table.slots().items()}
+                    table.close()
+        return found
+
+    async def kill(self, what: str, host: str) -> None:
+        """SIGKILL. A node is started again here, a pager by its node; a machine boots anew as its record has it."""
+        if what == "node":
+            self.nodes[host].kill()
+            await self.nodes[host].ready()
+            return
+        for process in self.processes(what, host):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+
+    def processes(self, what: str, host: str) -> list[Identity]:
+        """The pagers or the machines of a host that run now."""
+        paths = self._files[host].node.directory.glob(f"*/*/{PID_FILES[what]}")
+        return [process for path in paths if (process := read_pid(path)) is not None and is_running(process)]
 
     async def stop(self) -> list[str]:
         """End the user and every process; compare what they have kept."""
         await self.client.close()
-        problems = [problem for name, node in self._nodes.items() if (problem := await _end(name, node))]
-        self._nodes.clear()
+        ended = await asyncio.gather(*(node.end() for node in self.nodes.values()))
+        self.nodes.clear()
         kept = [await read_kept(plan_of(file), SqliteStore(file.node.store)) for file in self._files.values()]
-        return [*problems, *compare(kept, {})]
+        return [*filter(None, ended), *compare(kept, {})]
 
     def _section(self, host: HostSpec, manager: bool) -> NodeSection:
         return NodeSection(
@@ -81,28 +123,14 @@ class ManyProcesses(World):
             store=self._rooms.work / f"{host.name}.db",
             directory=private_directory(self._rooms.ram / host.name),
             memory=host.memory,
+            clean_pages_per_s=host.clean_pages_per_s,
             guest=self._guest,
             roles=("resource-manager",) if manager else (),
             timeline=self._rooms.work / f"{host.name}.timeline",
         )
 
-    async def _spawn(self, name: str, file: NodeFile) -> Process:
+    def _supervised(self, name: str, file: NodeFile) -> Supervised:
         path = self._rooms.work / f"{name}.toml"
         write_node_file(file, path)
         command = (sys.executable, "-m", "swapferry", "node", "--config", str(path))
-        with (self._rooms.work / f"{name}.log").open("ab") as log:
-            # A process group of its own: Ctrl-C is for us, who end the nodes in order.
-            return await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, start_new_session=True)
-
-
-async def _end(name: str, node: Process) -> str:
-    """Tell a node to end and wait for it; returns what is wrong with how it ended."""
-    if node.returncode is None:
-        node.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_S):
-            code = await node.wait()
-    except TimeoutError:
-        node.kill()
-        return f"node {name} did not end in {STOP_S:g} s and was killed"
-    return f"node {name} ended with {code}; its log says why" if code else ""
+        return Supervised(name, command, self._rooms.work / f"{name}.log")

@@ -3,11 +3,12 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from actors.runtime.clock import RealClock
-from actors.runtime.sqlite import SqliteStore
+from actors.runtime.sqlite import SqliteStore, read_store
 from actors.runtime.store import Store
 from bus.broker import Broker
 from bus.memory import MemoryBroker, MemoryBus
@@ -51,6 +52,9 @@ class RealParts(Parts):
 
     def store(self, node: str) -> Store:  # noqa: D102
         return SqliteStore(self._rooms.work / f"{node}.db")
+
+    def records(self, node: str) -> Mapping[str, Mapping[tuple[str, str], Any]]:  # noqa: D102
+        return read_store(self._rooms.work / f"{node}.db")
 
     def device(self, spec: DeviceSpec) -> DevicePath:  # noqa: D102
         where = made_device(spec, self._rooms.work) if spec.path is None else found_device(spec, spec.path)
