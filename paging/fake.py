@@ -10,11 +10,13 @@ import os
 from collections.abc import Mapping
 
 from paging import transfer_streams
+from paging.cleaner import TICK_S, Cleaner
 from paging.device import SlotDevice
+from paging.device_on_demand import DeviceOnDemand
 from paging.errors import GuestError, PagingError, TransferError
 from paging.fake_memory import FakeMemory
 from paging.fake_program import Bring, Program, Sleep
-from paging.file_device import FileDevice
+from paging.faulty_device import with_faults
 from paging.guest import Endpoint, Guest, Halted, Manifest, PageCounts, Seat, Watcher
 from paging.incoming import Incoming
 from paging.outgoing import Outgoing
@@ -44,6 +46,7 @@ class FakeGuest(Guest):
         self._incoming: Incoming | None = None
         self._running: asyncio.Task[None] | None = None
         self._retrying: asyncio.Task[None] | None = None
+        self._cleaning: asyncio.Task[None] | None = None
 
     async def boot(self) -> None:
         """See `Guest`. Returns when the memory is filled."""
@@ -98,11 +101,30 @@ class FakeGuest(Guest):
             machine.pages.thaw()
             self._start(machine)
 
+    async def adopt(self) -> bool:
+        """See `Guest`. The machine is a part of this process; of an earlier one only its table is left."""
+        if self._machine is None:
+            (self.seat.directory / TABLE_NAME).unlink(missing_ok=True)
+        return self._machine is not None
+
+    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
+        """See `Guest`."""
+        cleaner = self._there().cleaner
+        cleaner.want(granted, pages_per_s)
+        if not cleaner.idle and (self._cleaning is None or self._cleaning.done()):
+            self._cleaning = asyncio.ensure_future(self._clean(cleaner))
+
+    async def _clean(self, cleaner: Cleaner) -> None:
+        while not cleaner.idle:
+            cleaner.tick(TICK_S)
+            await self._sleep(TICK_S)
+
     async def destroy(self) -> None:
         """See `Guest`."""
         await self._stop()
-        if self._retrying is not None:
-            self._retrying.cancel()
+        for task in (self._retrying, self._cleaning):
+            if task is not None:
+                task.cancel()
         if self._listener is not None:
             await self._listener.close()
         if self._machine is not None:
@@ -116,7 +138,7 @@ class FakeGuest(Guest):
         if self._machine is None:
             total = self.seat.definition.pages
             return PageCounts(total=total, resident=0, swapped=0, zero=total)
-        return self._machine.pages.counts()
+        return self._machine.cleaner.add_to(self._machine.pages.counts())
 
     async def swapped(self) -> Mapping[str, SlotSet]:
         """See `Guest`."""
@@ -218,7 +240,7 @@ class _Machine:
         with contextlib.ExitStack() as undo:
             devices: dict[str, SlotDevice] = {}
             for where in seat.devices:
-                devices[where.name] = device = FileDevice.open(where)
+                devices[where.name] = device = with_faults(DeviceOnDemand(where))
                 undo.callback(device.close)
             self.table = SwapTable.create(
                 seat.directory / TABLE_NAME, pages=definition.pages, instance=seat.instance, boot_id=boot_id(),
@@ -228,6 +250,7 @@ class _Machine:
             undo.callback(self.table.close)
             self.memory = FakeMemory(definition.pages)
             self.pages = Pages(self.memory, self.table, devices, limit=definition.resident_pages)
+            self.cleaner = Cleaner(self.pages)
             self.program = Program(self.memory, definition, bring, sleep)
             self._undo = undo.pop_all()
 

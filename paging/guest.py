@@ -95,6 +95,10 @@ class PageCounts:
     page_in_us_p99: float = 0.0
     stalled: str | None = None
     """the page, slot and device of a fault that cannot be answered (`SlotUnreadable`)"""
+    foreign: int = 0
+    """pages that the cleanup has still to copy, as far as it has looked"""
+    copy_trouble: str | None = None
+    """why some of them are not copied for now; tried again from time to time"""
 
 
 @attrs.frozen(kw_only=True)
@@ -181,7 +185,7 @@ class Guest(ABC):
         """A node that was restarted takes over what its predecessor left in this seat. False: there is no machine."""
         return False
 
-    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
+    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:  # noqa: B027 - some guests have no cleanup
         """Copy pages that lie in these slots (which came with the guest) to armed slots, in the background, this fast;
         0 stops it. A page that the guest fetches, rewrites or drops meanwhile is not copied. Told again, it goes on."""
 

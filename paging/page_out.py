@@ -10,6 +10,7 @@ import numpy as np
 
 from paging.device import PAGE_BYTES, SlotDevice
 from paging.errors import DeviceError, OutOfSlots, PagingError
+from paging.fault_points import fault_point
 from paging.memory import Memory, Run
 from paging.policy import Clock, runs_of
 from paging.slot_pool import SlotPool
@@ -34,7 +35,9 @@ class PageOut:
         runs = self._clock.choose(count)
         for run in runs:
             self._memory.fence(run)
+        fault_point("evict.after_fence")
         zero, filled = split_zero(self._memory, runs)
+        fault_point("evict.after_read")
         gone = zero
         while filled and self.trouble is None:
             written = self._write(filled)
@@ -42,6 +45,7 @@ class PageOut:
             filled = filled[written:]
         if gone:
             self._memory.drop(runs_of(sorted(gone)))
+            fault_point("evict.after_drop")
             self._clock.left(gone)
         self._keep([page for page, _ in filled])
         return len(gone)
@@ -65,9 +69,11 @@ class PageOut:
                 "the pages stay in RAM: repair the device or give it room"
             )
             return 0
+        fault_point("evict.after_write")
         pages = np.array([page for page, _ in part], dtype=np.int64)
         checksums = np.array([zlib.crc32(data) for _, data in part], dtype=np.uint32)
         self._table.enter_slots(pages, device, np.arange(first, first + length), checksums)
+        fault_point("evict.after_entry")
         return length
 
     def _keep(self, pages: Sequence[int]) -> None:

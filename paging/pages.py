@@ -17,6 +17,7 @@ import numpy as np
 
 from paging.device import SlotDevice
 from paging.errors import OutOfSlots, PagingError, SlotUnreadable
+from paging.fault_points import fault_point
 from paging.guest import Halted, PageCounts
 from paging.latency import Latencies
 from paging.memory import Memory
@@ -46,6 +47,8 @@ class Pages:
         self.pool = SlotPool()
         self.clock = Clock(memory.pages, limit)
         self.lock = threading.RLock()
+        self.copying = threading.Lock()
+        """held while a slot is copied in the background, and taken before `lock`; whoever changes what may be written waits"""
         self.stalled: dict[int, PagingError] = {}
         """page -> why its fault is unanswered, in order of appearance"""
         self._out = PageOut(memory, table, self.devices, self.pool, self.clock)
@@ -115,7 +118,7 @@ class Pages:
             slot_count = self.devices[by_name[name]].identity.slot_count
             if wanted and int(wanted.array()[-1]) >= slot_count:
                 raise PagingError(f"{self.table.instance}: armed with slots of {name} beyond its {slot_count}")
-        with self.lock:
+        with self.copying, self.lock:
             self.pool.arm({by_name[name]: wanted for name, wanted in slots.items()}, self.table.slots())
 
     # Phases
@@ -149,8 +152,9 @@ class Pages:
         self._enter(Phase.LOADED, Phase.FILLING)
 
     def freeze(self) -> None:
-        """running -> frozen: the guest is stopped; from here on the table does not change."""
-        self._enter(Phase.FROZEN, Phase.RUNNING)
+        """running -> frozen: the guest is stopped; from here on the table does not change, and no write is under way."""
+        with self.copying:
+            self._enter(Phase.FROZEN, Phase.RUNNING)
 
     def thaw(self) -> None:
         """frozen or loaded -> running. Pages that came in by copying meanwhile are RAM's now."""
@@ -158,7 +162,20 @@ class Pages:
             self._enter(Phase.RUNNING, Phase.FROZEN, Phase.LOADED)
             self._let_resident_win()
 
+    def rest(self) -> None:
+        """Give back the descriptors of devices on which nothing lies and nothing is armed. They open again when needed."""
+        with self.copying, self.lock:
+            needed = self.table.slots().keys() | self.pool.armed().keys()
+            for uuid, device in self.devices.items():
+                if uuid not in needed:
+                    device.close()
+
     # What can be asked
+
+    @property
+    def faults(self) -> int:
+        """Faults answered so far."""
+        return self._faults
 
     def content(self, page: int, entry: Entry) -> bytes:
         """A swapped page's bytes from its slot, checksum verified. Raises `SlotUnreadable`."""
@@ -206,8 +223,10 @@ class Pages:
             self.memory.place_zero(page)
         else:
             self.memory.place(page, self.content(page, entry))
+            fault_point("page_in.after_place")
             if self.table.phase is Phase.RUNNING:
                 self.table.clear(page)
+                fault_point("page_in.after_clear")
                 self.pool.give(entry.device, entry.slot)
         if self.table.phase is not Phase.RUNNING:
             self._visitors.append(page)

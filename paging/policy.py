@@ -18,6 +18,11 @@ from paging.memory import Run
 
 BATCH_PAGES = 64
 """Pages a batch: more hold up the fault loop longer and bring little (DATAPLANE 3)"""
+FAULTS_PER_S_CALM = 1000
+"""A guest that faults more often than this has no time for what is not urgent"""
+_BUSY_SHARE = 16
+"""Then copying goes on at this fraction of its rate, so that it ends at last under a guest that always faults"""
+_BURST_S = 0.1
 _STAMP_SHIFT = 32
 _PAGE_MASK = (1 << _STAMP_SHIFT) - 1
 
@@ -123,6 +128,13 @@ class Clock:
         for page in order:
             self._append(page)
         self._placements += 1
+
+
+def pages_to_copy(carried: float, *, pages_per_s: int, faults: int, seconds: float) -> float:
+    """How many pages may be copied in the background now: what was left over, and what these seconds with so many faults add."""
+    is_calm = faults <= FAULTS_PER_S_CALM * seconds
+    rate = pages_per_s if is_calm else pages_per_s / _BUSY_SHARE
+    return min(carried + rate * seconds, max(rate * _BURST_S, 1.0))
 
 
 def runs_of(pages: Sequence[int]) -> list[Run]:

@@ -203,6 +203,13 @@ class SwapTable:
         """Device uuid -> the slots named here; devices without a slot are left out."""
         return {uuid: SlotSet.of_array(slots) for uuid, _, slots in self._by_device()}
 
+    def pages_in(self, device: str, slots: SlotSet) -> NDArray[np.int64]:
+        """The pages that lie in these slots of a device (uuid), ascending."""
+        for uuid, pages, found in self._by_device():
+            if uuid == device:
+                return pages[np.isin(found, slots.array())]
+        return np.zeros(0, dtype=np.int64)
+
     def runs(self, devices: Collection[str]) -> Iterator[TableRun]:
         """The entries on these devices (uuids), in runs, ascending by page within a device."""
         for uuid, pages, slots in self._by_device():
