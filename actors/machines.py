@@ -21,8 +21,9 @@ def report(turn: Turn, body: Report) -> tuple[str, ...]:
     if instance is None or body.revision != instance.revision or instance.reached:
         return ()
     if body.failed:
-        turn.event("machine_failed", vm=instance.vm, instance=instance.id, level=str(body.level), reason=body.failed)
-        turn.put(attrs.evolve(instance, failed=body.failed), instance.id)
+        if body.failed != instance.failed:  # else telling it again is the timer's, or the machine would fail in a loop
+            turn.event("machine_failed", vm=instance.vm, instance=instance.id, level=str(body.level), reason=body.failed)
+            turn.put(attrs.evolve(instance, failed=body.failed), instance.id)
         booted(turn, turn.get(Instance, instance.id) or instance)
     else:
         instance = attrs.evolve(instance, reported=body.revision, failed=instance.failed if instance.lost else "")
