@@ -13,6 +13,7 @@ from actors.resource_manager import ResourceManager
 from actors.runtime.actor import Actor, Heard, Say
 from actors.runtime.catalogue import Catalogue
 from actors.runtime.node import Node
+from actors.runtime.recorder import NOBODY, Recorder
 from actors.runtime.shell import Onlooker
 from actors.swap_device import SwapDevice
 from actors.vm import VmInstance
@@ -41,7 +42,7 @@ class HostPlan:
 class HostNode:
     """One host while it runs. Remembers its guests, so that none outlives it."""
 
-    def __init__(self, plan: HostPlan, parts: Parts, observe: Onlooker) -> None:
+    def __init__(self, plan: HostPlan, parts: Parts, observe: Onlooker, recorder: Recorder = NOBODY) -> None:
         self.plan = plan
         self.guests: dict[str, Guest] = {}
         self._parts = parts
@@ -53,6 +54,7 @@ class HostNode:
             clock=parts.clock,
             random=parts.random,
             observe=observe,
+            recorder=recorder,
             busy=busy,
         )
 

@@ -1,11 +1,12 @@
 """A world that a scenario is played in: hosts that run, and a user who asks. `OneProcess` has all hosts in this process."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from actors.client import Client
 from actors.runtime.observed import Observed
+from actors.runtime.recorder import NOBODY, Recorder
 from paging.errors import PagingError
 from paging.slots import SlotSet
 from scenarios.audit import Kept, Tables, compare, read_kept
@@ -16,6 +17,10 @@ from scenarios.parts import Parts
 from scenarios.scenario import Scenario
 from scenarios.snapshot import kept_of
 from scenarios.timeline import Entry, entries_of
+
+
+MakeRecorder = Callable[[HostPlan], Recorder]
+"""who is told of the turns of a node that starts"""
 
 
 class World(ABC):
@@ -52,8 +57,10 @@ class World(ABC):
 class OneProcess(World):
     """All hosts in this process, each with a node, a store, guests and devices of its own."""
 
-    def __init__(self, scenario: Scenario, parts: Parts, faults: Faults, user: str) -> None:
-        self._scenario, self._parts, self._faults = scenario, parts, faults
+    def __init__(
+        self, scenario: Scenario, parts: Parts, faults: Faults, user: str, recorder: MakeRecorder = lambda _: NOBODY
+    ) -> None:
+        self._scenario, self._parts, self._faults, self._recorder = scenario, parts, faults, recorder
         self._entries: list[Entry] = []
         self.hosts: list[HostNode] = []
         """in the order of the file, while they run"""
@@ -71,7 +78,7 @@ class OneProcess(World):
     async def start(self) -> None:
         """Start every host, and the user."""
         for plan in plans(self._scenario, self._parts):
-            host = HostNode(plan, self._parts, self._observe)
+            host = HostNode(plan, self._parts, self._observe, self._recorder(plan))
             self.hosts.append(host)
             await host.start()
         await self.client.open()

@@ -18,6 +18,7 @@ coerced, but an int where a float is asked for (a whole number of seconds travel
 """
 
 import operator
+from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
 from pathlib import Path, PosixPath
 from typing import Any, TypeVar
@@ -37,6 +38,14 @@ T = TypeVar("T")
 def to_plain(value: object) -> Any:
     """The plain data of a value: what goes to the codec of the bus and into the store."""
     return _CONVERTER.unstructure(value)
+
+
+def to_plain_with(hooks: Mapping[type, Callable[[Any], Any]]) -> Callable[[object], Any]:
+    """Another `to_plain`, which asks these hooks for the plain data of these attrs classes, wherever in a value they are."""
+    converter = _made()
+    for kind, hook in hooks.items():
+        converter.register_unstructure_hook(kind, hook)
+    return converter.unstructure
 
 
 def from_plain(kind: type[T], data: Any) -> T:
