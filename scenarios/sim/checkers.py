@@ -71,8 +71,8 @@ def pages(world: "World") -> Iterable[str]:
     for machine in world.machines():
         if machine.wrong:
             yield machine.wrong
-        if machine.executes and machine.moved:
-            machine.moved = False
+        moved, machine.moved = machine.moved, False
+        if machine.executes and moved:
             yield from pages_of(machine)
 
 

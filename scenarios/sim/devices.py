@@ -41,17 +41,21 @@ class SimSlots(SlotDevice):
     def __init__(self, medium: Medium, host: str, instance: str, fortune: Fortune, guard: Guard) -> None:
         self.identity = medium.identity
         self.medium = medium
+        self.interlude: Callable[[], None] = lambda: None
+        """called before a slot is read or written: what else goes on meanwhile"""
         self._host, self._instance, self._fortune, self._guard = host, instance, fortune, guard
 
     def read(self, slot: int) -> bytes:
         """See `SlotDevice.read`."""
         self._check()
+        self.interlude()
         data = self.medium.slots.get(slot, bytes(PAGE_BYTES))
         return bytes([data[0] ^ 1]) + data[1:] if self._host in self.medium.unreadable else data
 
     def write(self, slot: int, pages: Sequence[bytes | memoryview]) -> None:
         """See `SlotDevice.write`."""
         self._check()
+        self.interlude()
         for index, page in enumerate(pages):
             self._guard(self._host, self._instance, self.medium.name, slot + index)
             data = bytes(page)

@@ -1,6 +1,7 @@
 """What may go wrong, how often, as data: three profiles, and the kinds that the coverage table counts.
 
-Chances are per occasion (a publish, a commit, a slot write); `every_s` is the mean time between mishaps that come by themselves.
+Chances are per occasion (a publish, a commit, a slot write). Mishaps come by themselves: `every_s` is the mean time between two, and
+`per_step` the chance of one right after a step, since most of the time nothing happens that could be disturbed.
 """
 
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Profile:
     name: str
     every_s: float
     """mean virtual seconds between two mishaps"""
+    per_step: float
     mishaps: Mapping[str, int]
     """weights"""
     fates: Mapping[str, float]
@@ -64,11 +66,11 @@ class Profile:
 
 
 CALM = Profile(
-    name="calm", every_s=4.0, mishaps={"restart": 2, "connection lost": 4, "device slow": 2, "clock jump": 1},
+    name="calm", every_s=8.0, per_step=0.004, mishaps={"restart": 2, "connection lost": 4, "device slow": 2, "clock jump": 1},
     fates={"duplicate": 0.01, "late": 0.01, "confirm lost": 0.002}, crash=0.0, crash_favourite=0.0, skew_s=0.1,
 )  # fmt: skip
 ROUGH = Profile(
-    name="rough", every_s=1.5,
+    name="rough", every_s=8.0, per_step=0.008,
     mishaps={
         "crash": 6, "restart": 2, "freeze": 3, "cut off": 3, "connection lost": 6, "hosts parted": 3, "store full": 2,
         "device error": 2, "device slow": 2, "clock jump": 2, "garbage": 1,
@@ -77,19 +79,19 @@ ROUGH = Profile(
         "publish lost": 0.01, "confirm lost": 0.01, "duplicate": 0.03, "late": 0.03, "ack lost": 0.005, "write torn": 0.01,
         "delivery broken": 0.05,
     },
-    crash=0.001, crash_favourite=0.2, skew_s=2.0,
+    crash=0.002, crash_favourite=0.4, skew_s=2.0,
 )  # fmt: skip
 BRUTAL = Profile(
-    name="brutal", every_s=0.6,
+    name="brutal", every_s=5.0, per_step=0.015,
     mishaps={
         "crash": 8, "restart": 2, "freeze": 4, "cut off": 4, "connection lost": 8, "hosts parted": 4, "machine died": 4,
         "power lost": 2, "store full": 3, "device error": 3, "device slow": 2, "slots unreadable": 2, "clock jump": 3, "garbage": 1,
     },
     fates={
-        "publish lost": 0.03, "confirm lost": 0.03, "duplicate": 0.07, "late": 0.07, "ack lost": 0.01, "write torn": 0.03,
+        "publish lost": 0.02, "confirm lost": 0.02, "duplicate": 0.07, "late": 0.05, "ack lost": 0.01, "write torn": 0.03,
         "delivery broken": 0.1,
     },
-    crash=0.004, crash_favourite=0.4, skew_s=10.0,
+    crash=0.004, crash_favourite=0.7, skew_s=10.0,
 )  # fmt: skip
 
 PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (CALM, ROUGH, BRUTAL)}

@@ -17,10 +17,15 @@ class Fortune:
         self.faults_max = faults_max
         """how many faults may happen at all; None: as many as the profile has (shrinking asks for fewer)"""
         self.over = False
+        """whether faults happen now"""
 
     def end(self) -> None:
         """No more faults: what follows must come to rest."""
         self.over = True
+
+    def begin(self) -> None:
+        """Let faults happen from here on."""
+        self.over = False
 
     def strikes(self, fate: str) -> bool:
         """Whether this happens now."""

@@ -68,8 +68,10 @@ class VirtualLoop(BaseEventLoop):
             if handle._cancelled:  # noqa: SLF001
                 continue
             process = handle._context.get(PROCESS)  # noqa: SLF001
-            if process is None or process.takes(handle) or self._ends:
+            if process is None or (process.alive and not process.frozen) or self._ends:
                 handle._run()  # noqa: SLF001
+            else:
+                process.keep(handle)
 
     def _advance(self) -> None:
         due = self._due

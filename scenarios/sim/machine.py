@@ -4,10 +4,12 @@ It lives outside of its node's process, as QEMU and the pager do: a node may die
 table and slots hold real bytes; what the guest last wrote is kept beside it, as the truth that it is measured by.
 """
 
+import contextlib
 import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from paging.cleaner import Cleaner
 from paging.device import PAGE_BYTES, SlotDevice
 from paging.errors import GuestError, MachineGone, PagingError
 from paging.fake_memory import FakeMemory
@@ -47,7 +49,8 @@ class SimMachine:
         self.moved = True
         """something happened to it since the checkers last looked"""
         self._armed: Mapping[str, SlotSet] = {}
-        self._cleans: Mapping[str, SlotSet] = {}
+        self._cleaner: Cleaner | None = None
+        self._copying = False
 
     # what a node may ask of it
 
@@ -108,14 +111,15 @@ class SimMachine:
     def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
         """Copy pages out of these slots in the background."""
         self.there()
-        self._cleans = dict(granted) if pages_per_s else {}
+        assert self._cleaner is not None, "it comes with the pages"
+        self._cleaner.want(granted, pages_per_s)
 
     def destroy(self) -> None:
         """Be gone."""
         if self.pages is not None:
             self.pages.table.close()
         self.pages = self.reception = None
-        self.executes, self.dead, self._cleans = False, "", {}
+        self.executes, self.dead, self._cleaner = False, "", None
 
     def die(self, why: str) -> None:
         """End by itself; memory and table are gone."""
@@ -133,7 +137,9 @@ class SimMachine:
         devices: dict[str, SlotDevice] = dict(self.devices)
         self.pages = Pages(self.memory, table, devices, limit=self.definition.resident_pages, batch=2)
         self.pages.arm(self._armed)
-        self._cleans = {}
+        self._cleaner = Cleaner(self.pages)
+        for device in self.devices.values():
+            device.interlude = self.interlude
         return self.pages
 
     # what goes on inside
@@ -149,12 +155,12 @@ class SimMachine:
                     self._touch(page)  # a device model reads the memory of a guest that stands still
                 return
             deed = pick.random()
-            if self._cleans and deed < 0.3:
-                self.copy_one()
+            if self._cleaner is not None and not self._cleaner.idle and deed < 0.4:
+                self.tidy()
             elif deed < 0.6:
                 self._read(page)
             elif deed < 0.92:
-                self._write(page, pick.randrange(1, 1 << 62).to_bytes(8, "little") * (PAGE_BYTES // 8))
+                self._write(page, self._fresh())
             else:
                 self._write(page, ZERO)
             self._relieved()
@@ -192,29 +198,24 @@ class SimMachine:
         if self.pages is not None and self.pages.stalled:
             self._relieved()
 
-    def copy_one(self) -> bool:
-        """One page moves from a slot that came with the guest to an armed one; false where there is none."""
-        pages, table = self.there(), self.there().table
-        if not self.executes:
-            return False
-        for page in range(table.pages):
-            entry = table.at(page)
-            if entry is None or entry.slot not in self._cleans.get(pages.names[entry.device], SlotSet()):
-                continue
-            taken = pages.pool.take(1)
-            if taken is None:
-                return False
-            device, slot, _ = taken
-            try:
-                pages.devices[device].write(slot, [pages.content(page, entry)])
-            except (OSError, PagingError):
-                pages.pool.give(device, slot)
-                return False
-            import numpy as np  # noqa: PLC0415
+    def tidy(self) -> None:
+        """A second's worth of the background copy."""
+        if self._cleaner is not None and self.executes:
+            self._copying = True
+            self._cleaner.tick(1.0)
+            self._copying = False
+            self.moved = True
 
-            table.enter_slots(np.array([page]), device, np.array([slot]), np.array([entry.checksum], dtype=np.uint32))
-            return True
-        return False
+    def interlude(self) -> None:
+        """A slot is being read or written for the copy, without any lock: the guest goes on meanwhile."""
+        if self._copying and self.fortune.random.random() < 0.5:
+            self._copying = False
+            with contextlib.suppress(PagingError):
+                self._write(self.fortune.random.randrange(self.definition.pages), self._fresh())
+            self._copying = True
+
+    def _fresh(self) -> bytes:
+        return self.fortune.random.randrange(1, 1 << 62).to_bytes(8, "little") * (PAGE_BYTES // 8)
 
     def _tell(self, what: str, sentence: str) -> None:
         for watcher in list(self.watchers):

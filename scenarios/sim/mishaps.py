@@ -12,20 +12,25 @@ if TYPE_CHECKING:
 
 async def strike(world: "World") -> None:
     """Let things go wrong until cancelled."""
-    profile, pick = world.fortune.profile, world.random
-    names, weights = list(profile.mishaps), list(profile.mishaps.values())
     while True:
-        await asyncio.sleep(pick.expovariate(1 / profile.every_s))
-        (name,) = pick.choices(names, weights)
-        place = world.places[pick.choice(list(world.places))]
-        if world.fortune.allowed(name):
-            world.tell(f"{place.name}: {name}")
-            world.step()
-            MISHAPS[name](world, place)
+        await asyncio.sleep(world.random.expovariate(1 / world.fortune.profile.every_s))
+        strike_once(world)
+
+
+def strike_once(world: "World") -> None:
+    """One mishap, as the profile weighs them."""
+    profile, pick = world.fortune.profile, world.random
+    (name,) = pick.choices(list(profile.mishaps), list(profile.mishaps.values()))
+    place = world.places[pick.choice(list(world.places))]
+    if world.fortune.allowed(name):
+        world.tell(f"{place.name}: {name}")
+        world.step()
+        MISHAPS[name](world, place)
 
 
 def _lasts(world: "World") -> float:
-    return world.fortune.between(0.1, 6.0)
+    """Most are short, some are long."""
+    return world.random.choice((0.05, 0.3, 1.0, 3.0, 7.0)) * world.fortune.between(0.5, 1.0)
 
 
 def _crash(_world: "World", place: Place) -> None:
@@ -49,7 +54,7 @@ def _freeze(world: "World", place: Place) -> None:
     process = place.process
     if process is None or process.frozen:
         return
-    lasts = _lasts(world) * 2
+    lasts = _lasts(world)
     process.freeze()
     if lasts > 5:
         world.network.drop(place.name)

@@ -17,8 +17,8 @@ from bus.topology import DELIVERY_LIMIT, REASON_DELIVERY_LIMIT, REASON_UNROUTABL
 from scenarios.sim.fortune import Fortune
 from scenarios.sim.process import Process
 
-PUBLISH_TIMEOUT_S = 5.0
-RECONNECT_S = 0.5
+PUBLISH_TIMEOUT_S = 2.0
+RECONNECT_S = 0.25
 PREFETCH = 256
 
 

@@ -26,16 +26,10 @@ class Process:
         self.context: Context = copy_context()
         self.context.run(PROCESS.set, self)
 
-    @property
-    def runs(self) -> bool:
-        """Whether its steps happen now."""
-        return self.alive and not self.frozen
-
-    def takes(self, handle: asyncio.Handle) -> bool:
-        """Whether the loop may run this callback now; one of a frozen process is kept for later, of a dead one forgotten."""
-        if self.alive and self.frozen:
+    def keep(self, handle: asyncio.Handle) -> None:
+        """A callback that may not run now: kept for later if the process is frozen, forgotten if it is dead."""
+        if self.alive:
             self._kept.append(handle)
-        return self.runs
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run this inside the process."""

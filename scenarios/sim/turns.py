@@ -73,6 +73,7 @@ class Turns:
         pick = fortune.random
         self.favourite = (pick.choice(LABELS), pick.choice(CRASH_POINTS))
         self.done: Counter[str] = Counter()
+        """while faults could happen"""
         self.crashes: Counter[tuple[str, str]] = Counter()
 
     def forget(self, process: Process) -> None:
@@ -126,7 +127,7 @@ class Turns:
         if seen is None or seen.stage >= Stage.OBEYED:
             return
         seen.stage = Stage.OBEYED
-        if seen.label:
+        if seen.label and not self._fortune.over:
             self.done[seen.label] += 1
         self._point(process, seen, OBEY_TO_SAY)
         if seen.posted and not seen.words:

@@ -13,6 +13,7 @@ import attrs
 
 from actors.client import Client
 from actors.domain.ledger import Right
+from actors.domain.placement import Placement
 from actors.errors import StoreError
 from actors.messages import MANAGER, Cancel, Define, Migrate, Verdict, swap_device
 from actors.runtime.actor import Record
@@ -37,10 +38,17 @@ from scenarios.sim.process import Process
 from scenarios.sim.store import Disk
 from scenarios.sim.turns import Turns
 
-PAGES, RESIDENT, SLOTS = 12, 5, 1200
+PAGES, RESIDENT, SLOTS = 12, 6, 1200
 TICK_S = 0.4
 SAFETY_S = 120.0
 REST_S = 900.0
+ASK_AGAIN_S = 3.0
+CALM_BEGINNINGS = 0.8
+"""of so many worlds the VMs may start before anything goes wrong"""
+WISHES_MAX = 6
+WARM_UP_DEEDS = 20
+DEEDS = 0.4
+"""how often a guest does something between two turns"""
 QUIET_S = 8
 """longer than a publish that waits for its deadline: then nothing is under way any more"""
 _IDS = UUID("3d0b2f5e-7f3c-5d3a-8b0e-0c5b9b6f1a55")
@@ -78,6 +86,8 @@ class World(Onlooker):
         self._heard: dict[tuple[str, str], int] = {}
         self._rows: dict[tuple[str, str, str], int] = {}
         self._enough = asyncio.Event()
+        self.unlooked = False
+        """a ledger or the sharing table may have changed since the rules were looked at"""
 
     # -- what there is
 
@@ -100,7 +110,7 @@ class World(Onlooker):
         places = {}
         for index, host in enumerate(self._hosts()):
             plan = HostPlan(
-                facts=facts_for(host, self.random.choice((2, 3, 8)) * PAGES * 4096, placed),
+                facts=facts_for(host, self.random.choice((3, 6, 8)) * PAGES * 4096, placed),
                 paths=tuple(path for name, (_, path, _) in placed.items() if host in self.media[name].reach),
                 hosts=frozenset(self._hosts()),
                 manager=index == 0,
@@ -152,7 +162,7 @@ class World(Onlooker):
             self._check_node(place.host)
             place.host.parts.close()
         place.process = place.host = None
-        self.network.later(self.fortune.between(0.2, 4.0), self.boot, place.name)
+        self.network.later(self.fortune.between(0.05, 1.5), self.boot, place.name)
 
     def _machine(self, host: str, instance: str, definition: Definition) -> SimMachine:
         devices = {
@@ -176,9 +186,14 @@ class World(Onlooker):
         for name in self.places:
             self.boot(name)
         user = Process("user")
-        self.client = Client(SimBroker(self.network, user), "ops", SimClock())
+        self.client = Client(SimBroker(self.network, user), "ops", SimClock(), ask_again_s=ASK_AGAIN_S)
         await self.client.open()
         self._asks = [user.start(self._define(index)) for index in range(self.size.vms)]
+        if self.random.random() < CALM_BEGINNINGS:
+            self.fortune.end()
+            await asyncio.wait(self._asks)
+            self._warm_up()
+            self.fortune.begin()
         chores = [asyncio.ensure_future(chore) for chore in (self._life(), self._wishes(user), mishaps.strike(self))]
         try:
             async with asyncio.timeout(SAFETY_S):
@@ -191,6 +206,12 @@ class World(Onlooker):
         await self._rest()
         chores[0].cancel()
         self.check(checkers.AT_REST)
+
+    def _warm_up(self) -> None:
+        """Guests that have written more than their RAM holds."""
+        for machine in self.machines():
+            for _ in range(WARM_UP_DEEDS):
+                machine.live()
 
     def _end_faults(self) -> None:
         self.tell("no more faults")
@@ -226,7 +247,9 @@ class World(Onlooker):
             await asyncio.sleep(TICK_S * (0.5 + self.random.random()))
             for machine in list(self.machines()):
                 machine.relieve()
-                machine.live()
+                self._live(machine)
+                if self.fortune.over:
+                    machine.tidy()
             self.look()
 
     # -- users
@@ -250,19 +273,31 @@ class World(Onlooker):
         self.tell(f"user hears {body.request}: {answer.outcome}, {answer.reason}")
 
     async def _wishes(self, user: Process) -> None:
+        longest_s = self.random.choice((1.0, 2.0, 15.0))  # with time between them, slots come home while things go wrong
         while True:
-            await asyncio.sleep(self.fortune.between(0.2, 4.0))
+            await asyncio.sleep(self.fortune.between(0.1, longest_s))
+            if sum(not ask.done() for ask in self._asks) >= WISHES_MAX:
+                continue
             vm = f"vm{self.random.randrange(self.size.vms) + 1}"
-            target, wish = self.random.choice(self._hosts()), self.random.random()
-            if wish < 0.7:
+            target, wish = self._target(vm), self.random.random()
+            if wish < 0.75:
                 self._wish(user, Migrate(request=self.client.new_request(), vm=vm, target=target, reply_to=self.client.address))
             elif wish < 0.9:
                 self._wish(user, Cancel(request=self.client.new_request(), vm=vm, reply_to=self.client.address))
             else:
-                for index in range(self.size.vms):
-                    request = self.client.new_request()
-                    one = f"vm{index + 1}"
-                    self._wish(user, Migrate(request=request, vm=one, target=target, reply_to=self.client.address))
+                self._evacuate(user, target)
+
+    def _target(self, vm: str) -> str:
+        """Mostly another host than the one that it is on."""
+        place = self.record(MANAGER).get(Placement, vm)
+        others = [host for host in self.places if place is None or host != place.host or self.random.random() < 0.1]
+        return self.random.choice(others or list(self.places))
+
+    def _evacuate(self, user: Process, host: str) -> None:
+        for vm, place in self.record(MANAGER).all(Placement).items():
+            if place.host == host:
+                request = self.client.new_request()
+                self._wish(user, Migrate(request=request, vm=vm, target=self._target(vm), reply_to=self.client.address))
 
     def _wish(self, user: Process, body: Migrate | Cancel) -> None:
         self._asks.append(user.start(self._ask(body)))
@@ -279,6 +314,8 @@ class World(Onlooker):
     def step(self) -> None:
         """One more thing has happened."""
         self.steps += 1
+        if self.random.random() < self.fortune.profile.per_step and not self.fortune.over:
+            self.network.later(self.random.choice((0.0, 0.002, 0.01)), mishaps.strike_once, self)
         if self.steps >= (self.limits.steps_max or self.fortune.profile.steps):
             self._enough.set()
 
@@ -298,9 +335,10 @@ class World(Onlooker):
                 return
 
     def look(self) -> None:
-        """What is looked at after each step."""
-        self.step()
-        self.check(checkers.ALWAYS)
+        """What is looked at after each step, where something has happened that it is about."""
+        if self.unlooked or any(machine.moved or machine.wrong for machine in self.machines()):
+            self.unlooked = False
+            self.check(checkers.ALWAYS)
 
     def _guard(self, host: str, instance: str, device: str, slot: int) -> None:
         problem = checkers.write_problem(self, host, instance, device, slot)
@@ -317,6 +355,7 @@ class World(Onlooker):
             self.fail("defects", f"an actor of {host.plan.facts.host} met a defect")
 
     def _observe(self, seen: Observed) -> None:
+        self.unlooked |= not seen.actor.startswith(("vm.", "hypervisor."))
         says = " ".join(f"{type(say.body).__name__}>{say.target}" for say in seen.says)
         events = " ".join(f"{event.name}:{event.fields.get('row', '')}" for event in seen.events)
         self.tell(f"{seen.actor} {seen.type} from {seen.heard.source} {seen.heard.id} | {events} | {says}")
@@ -326,11 +365,17 @@ class World(Onlooker):
                 self._rows[key] = self._rows.get(key, 0) + 1
                 if self._rows[key] > 1:
                     self.fail("once", f"{key[0]} did row {key[2]} of saga {key[1]} {self._rows[key]} times")
-        if self.random.random() < 0.5:
+        if self.random.random() < DEEDS:
             machines = [machine for machine in self.machines() if machine.pages is not None]
             if machines:
-                self.random.choice(machines).live()
+                self._live(self.random.choice(machines))
+        self.step()
         self.look()
+
+    def _live(self, machine: SimMachine) -> None:
+        if machine.pages is not None:
+            machine.live()
+            self.step()
 
     def published(self, envelope: Envelope) -> None:  # noqa: D102 - see `Onlooker`
         if (process := self._process_of(envelope.source)) is not None:
