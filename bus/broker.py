@@ -16,8 +16,12 @@ Rules (the contract suite in tests/bus names them by number):
  9. **Reconnect.** After an outage the adapter connects again by itself, with its bindings and its consumer.
 10. **Alarm.** While the broker blocks publishers, `publish` raises `Transient` at its deadline; deliveries and acks go on.
 11. **Prefetch.** At most `prefetch` deliveries are un-acked at any time for one node.
+12. **Redrive.** A dead letter that can be read is published again to its target, confirmed, and only then taken away: it is
+    never in neither place. Where nobody has the address, `Unroutable` is raised and the letter stays. Others keep their order.
+13. **Drop.** A dead letter is taken away for good; the others keep their order.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,12 +65,21 @@ class Delivery(ABC):
 
 @attrs.frozen(kw_only=True)
 class DeadLetter:
-    """A message that ended in the dead-letter queue. `envelope` is None where the bytes could not be decoded."""
+    """A message that ended in the dead-letter queue. `envelope` is None where the bytes could not be decoded.
+
+    `id` names the letter by what it is: the same bytes, buried twice for one reason, have one id.
+    """
 
     reason: str
     raw: bytes
     envelope: Envelope | None = None
     headers: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def id(self) -> str:
+        """A short name for these bytes and this reason."""
+        reason = hashlib.blake2b(self.reason.encode(), digest_size=16).digest()
+        return hashlib.blake2b(self.raw, digest_size=6, salt=reason).hexdigest()
 
 
 Deliver = Callable[[Delivery], None]
@@ -96,6 +109,15 @@ class Broker(ABC):
     @abstractmethod
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:
         """Look at the oldest dead letters without taking them away."""
+
+    async def redrive(self, letter: str) -> None:
+        """Publish the oldest dead letter of this id again and take it away (rule 12). Raises `Absent`, `Unreadable`,
+        `Unroutable`, `Transient`; then it is where it was."""
+        raise NotImplementedError(f"{type(self).__name__} has no operators")
+
+    async def drop(self, letter: str) -> None:
+        """Take the oldest dead letter of this id away (rule 13). Raises `Absent`, `Transient`."""
+        raise NotImplementedError(f"{type(self).__name__} has no operators")
 
     @abstractmethod
     async def close(self) -> None:

@@ -25,6 +25,10 @@ class TooLarge(Unreadable):
     """A message exceeds the limit of the bus (256 KiB); it should have been chunked."""
 
 
+class Absent(BusError):
+    """There is no such dead letter (any more); or somebody else looks at it just now."""
+
+
 class Unusable(BusError, ValueError):
     """A URL, a node name or an address that the bus cannot use, or a broker that refuses us: the operator must change it."""
 

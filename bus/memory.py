@@ -15,6 +15,7 @@ from bus.broker import Broker, Counters, DeadLetter, Deliver, Delivery
 from bus.codec import decode, encode
 from bus.envelope import Envelope
 from bus.errors import Transient, Unreadable, Unroutable
+from bus.letters import absent, target_of
 from bus.topology import DEAD_LETTERS_MAX, REASON_DELIVERY_LIMIT, REASON_UNROUTABLE, Queue, Topology, check_address
 
 log = structlog.get_logger(__name__)
@@ -164,6 +165,17 @@ class MemoryBus:
         """The oldest of them."""
         return list(self._dead)[:limit]
 
+    def dead_letter(self, letter: str) -> DeadLetter:
+        """The oldest of this id. Raises `Absent`."""
+        for dead in self._dead:
+            if dead.id == letter:
+                return dead
+        raise absent(letter)
+
+    def forget(self, dead: DeadLetter) -> None:
+        """Take it away."""
+        self._dead.remove(dead)
+
     def wake(self, queue: _Queue) -> None:
         """Let the queue be served in a later turn of the loop, never inside the caller's."""
         asyncio.get_running_loop().call_soon(self._serve, queue)
@@ -245,6 +257,18 @@ class MemoryBroker(Broker):
         """See `Broker.dead_letters`."""
         await self._within_deadline(self._bus.up)
         return self._bus.dead_letters(limit)
+
+    async def redrive(self, letter: str) -> None:
+        """See `Broker.redrive`."""
+        await self.until_publishing()
+        dead = self._bus.dead_letter(letter)
+        self._bus.route(target_of(dead), dead.raw)
+        self._bus.forget(dead)
+
+    async def drop(self, letter: str) -> None:
+        """See `Broker.drop`."""
+        await self._within_deadline(self._bus.up)
+        self._bus.forget(self._bus.dead_letter(letter))
 
     async def close(self) -> None:
         """See `Broker.close`."""

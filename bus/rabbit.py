@@ -13,10 +13,8 @@ queue without a leader, which answers nobody (`rabbitmqctl delete_queue` and the
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
 
 import structlog
-from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError, PublishError
 from aiormq import spec
 from aiormq.abc import DeliveredMessage
@@ -26,20 +24,18 @@ from bus.broker import Broker, Counters, DeadLetter, Deliver, Delivery
 from bus.codec import decode, encode
 from bus.envelope import Envelope
 from bus.errors import Transient, Unreadable, Unroutable
+from bus.letters import target_of
 from bus.link import Link
+from bus.rabbit_letters import REASON_HEADER, look, take_letter
 from bus.rabbit_wire import RabbitWire, connect, declare_queue, declare_shared
-from bus.topology import REASON_DELIVERY_LIMIT, REASON_UNROUTABLE, Queue, Topology, check_address
+from bus.topology import REASON_UNROUTABLE, Queue, Topology, check_address
 from bus.url import check_url, without_password
 
 log = structlog.get_logger(__name__)
 
 CONSUMER_TAG = "node"
 
-REASON_HEADER = "x-swapferry-reason"
 NODE_HEADER = "x-swapferry-node"
-
-BROKER_REASONS = {"delivery_limit": REASON_DELIVERY_LIMIT}
-"""the broker's words for why it dead-lettered (header x-first-death-reason) in ours; others are taken as they are"""
 
 
 class RabbitBroker(Broker):
@@ -127,9 +123,31 @@ class RabbitBroker(Broker):
             async with asyncio.timeout(self._publish_timeout_s), self._looking:
                 wire = await self._inbound.wire()
                 assert isinstance(wire, RabbitWire)
-                return await _look(wire.connection, self._topology.dead_letters.name, limit)
+                return await look(wire.connection, self._topology.dead_letters.name, limit)
         except (TimeoutError, AMQPError) as error:
             raise Transient(f"dead letters could not be read: {error!r}") from error
+
+    async def redrive(self, letter: str) -> None:
+        """See `Broker.redrive`."""
+        await self._with_letter(letter, self._say_again)
+
+    async def drop(self, letter: str) -> None:
+        """See `Broker.drop`."""
+        await self._with_letter(letter, _nothing_first)
+
+    async def _say_again(self, dead: DeadLetter) -> None:
+        await self._send(self._topology.exchange, target_of(dead), dead.raw, {}, _now() + self._publish_timeout_s)
+        self.counters.published += 1
+
+    async def _with_letter(self, letter: str, first: Callable[[DeadLetter], Awaitable[None]]) -> None:
+        """Take it away once what comes first has succeeded."""
+        try:
+            async with asyncio.timeout(2 * self._publish_timeout_s), self._looking:
+                wire = await self._inbound.wire()
+                assert isinstance(wire, RabbitWire)
+                await take_letter(wire.connection, self._topology.dead_letters.name, letter, first)
+        except (TimeoutError, AMQPError) as error:
+            raise Transient(f"dead letter {letter} could not be taken: {error!r}") from error
 
     async def close(self) -> None:
         """See `Broker.close`."""
@@ -248,36 +266,12 @@ async def _publish(exchange: str, key: str, raw: bytes, properties: spec.Basic.P
         raise Unroutable(f"nobody has the address {key!r}") from None
 
 
+async def _nothing_first(_dead: DeadLetter) -> None:
+    """Dropping needs nothing else."""
+
+
 async def _farewell(channel: Channel) -> None:
     await channel.basic_cancel(CONSUMER_TAG)
-
-
-async def _look(connection: AbstractConnection, queue_name: str, limit: int) -> list[DeadLetter]:
-    """Get without acknowledging, then give all back: they return to the head of the queue in their order."""
-    channel = connection.channel(publisher_confirms=False)
-    await channel.initialize()
-    try:
-        queue = await channel.get_queue(queue_name, ensure=False)
-        letters: list[DeadLetter] = []
-        last = None
-        while len(letters) < limit and (message := await queue.get(fail=False)) is not None:
-            last = message
-            letters.append(_dead_letter(message.body, message.headers))
-        if last is not None:
-            await last.nack(multiple=True, requeue=True)
-        return letters
-    finally:
-        await channel.close()
-
-
-def _dead_letter(raw: bytes, headers: Mapping[str, Any]) -> DeadLetter:
-    word = str(headers.get("x-first-death-reason", "unknown"))
-    reason = str(headers.get(REASON_HEADER, BROKER_REASONS.get(word, word)))
-    try:
-        envelope = decode(raw)
-    except Unreadable:
-        return DeadLetter(reason=reason, raw=raw, headers=dict(headers))
-    return DeadLetter(reason=reason, raw=raw, envelope=envelope, headers=dict(headers))
 
 
 def _tag_of(message: DeliveredMessage) -> int:

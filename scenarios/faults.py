@@ -64,6 +64,12 @@ class HoldingBroker(Broker):
     async def dead_letters(self, limit: int = 100) -> Sequence[DeadLetter]:  # noqa: D102
         return await self._inner.dead_letters(limit)
 
+    async def redrive(self, letter: str) -> None:  # noqa: D102
+        await self._inner.redrive(letter)
+
+    async def drop(self, letter: str) -> None:  # noqa: D102
+        await self._inner.drop(letter)
+
     async def close(self) -> None:  # noqa: D102
         await self._inner.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from bus.broker import MESSAGE_BYTES_MAX
 from bus.codec import encode
-from bus.errors import TooLarge, Transient, Unroutable, Unusable
+from bus.errors import Absent, TooLarge, Transient, Unreadable, Unroutable, Unusable
 from tests.bus.worlds import MemoryWorld, RabbitWorld, letter
 
 HOST, OTHER, VM = "hypervisor.h1", "hypervisor.h2", "vm.web1@h1.h1-3"
@@ -262,6 +262,59 @@ async def test_looking_at_dead_letters_changes_neither_their_number_nor_their_or
 
     assert [each.envelope.id for each in oldest] == ["a", "b"]
     assert [[each.envelope.id for each in look] for look in looks] == [["a", "b", "c"]] * 25
+
+
+# Rule 12: redrive; rule 13: drop
+
+
+async def three_dead_letters(world):
+    node = await world.node("h1", HOST)
+    for name in ("a", "b", "c"):
+        with pytest.raises(Unroutable):
+            await node.broker.publish(letter(name, OTHER))
+    return node, {one.envelope.id: one.id for one in await world.dead_letters(node, 3)}
+
+
+async def test_a_dead_letter_is_sent_again_to_whom_it_was_for(world):
+    node, ids = await three_dead_letters(world)
+    other = await world.node("h2", OTHER)
+
+    await node.broker.redrive(ids["b"])
+
+    assert await other.hear_and_ack(1) == ["b"]
+    assert [one.envelope.id for one in await world.dead_letters(node, 2)] == ["a", "c"]
+
+
+async def test_a_dead_letter_to_nobody_stays_where_it_is(world):
+    node, ids = await three_dead_letters(world)
+
+    with pytest.raises(Unroutable, match=r"hypervisor\.h2"):
+        await node.broker.redrive(ids["b"])
+
+    assert [one.envelope.id for one in await world.dead_letters(node, 3)] == ["a", "b", "c"]
+
+
+async def test_a_dead_letter_is_dropped_and_the_others_stay_in_their_order(world):
+    node, ids = await three_dead_letters(world)
+
+    await node.broker.drop(ids["a"])
+    with pytest.raises(Absent, match=ids["a"]):
+        await node.broker.drop(ids["a"])
+
+    assert [one.envelope.id for one in await world.dead_letters(node, 2)] == ["b", "c"]
+
+
+async def test_what_cannot_be_read_is_not_sent_again_but_can_be_dropped(world):
+    node = await world.node("h1", HOST)
+    await world.inject(HOST, b"\xc1")
+    (dead,) = await world.dead_letters(node, 1)
+
+    with pytest.raises(Unreadable, match="drop it"):
+        await node.broker.redrive(dead.id)
+    assert [one.id for one in await world.dead_letters(node, 1)] == [dead.id]
+    await node.broker.drop(dead.id)
+
+    assert list(await node.broker.dead_letters()) == []
 
 
 # Rule 7: delivery limit
