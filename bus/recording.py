@@ -73,60 +73,56 @@ def read(path: Path) -> Iterator[Whole | Damage]:
         raise RecordingError(f"{path}: {error.strerror or error}") from error
 
 
+class _DamagedError(Exception):
+    """Ends the reading."""
+
+    def __init__(self, kind: Kind, number: int, offset: int, what: str) -> None:
+        sentence = f"record {number} at byte {offset} {what}"
+        self.damage = Damage(kind=kind, number=number, offset=offset, sentence=sentence)
+
+
 def _records(file: BinaryIO) -> Iterator[Whole | Damage]:
-    expected = 0
-    while True:
-        found = _record(file, expected)
-        if found is None:
-            return
-        yield found
-        if isinstance(found, Damage):
-            return
-        expected += 1
+    expected, offset = 0, file.tell()
+    try:
+        while (length_crc := _head(file, expected, offset)) is not None:
+            payload = _payload(file, expected, offset, *length_crc)
+            yield Whole(number=expected, offset=offset, data=payload)
+            expected, offset = expected + 1, file.tell()
+    except _DamagedError as error:
+        yield error.damage
 
 
-def _record(file: BinaryIO, expected: int) -> Whole | Damage | None:
-    """The next record; None at the end."""
-    offset = file.tell()
+def _head(file: BinaryIO, expected: int, offset: int) -> tuple[int, int] | None:
+    """Length and checksum of the payload that follows; None at the end."""
     head = file.read(HEAD_BYTES)
     if not head:
         return None
     if len(head) < HEAD_BYTES:
-        return _torn(expected, offset, len(head))
+        raise _torn(expected, offset, f"{len(head)} bytes of its head")
     if zlib.crc32(head[: _HEAD.size]) != _CHECK.unpack_from(head, _HEAD.size)[0]:
-        return _changed(expected, offset, "the checksum of its head does not match")
+        raise _DamagedError(Kind.CHANGED, expected, offset, "was changed: the checksum of its head does not match")
     number, length, crc = _HEAD.unpack_from(head)
     if number != expected:
-        return _misplaced(expected, number, offset)
+        raise _DamagedError(Kind.MISSING, expected, offset, f"is missing: record {number} stands there")
+    return length, crc
+
+
+def _payload(file: BinaryIO, number: int, offset: int, length: int, crc: int) -> Any:
     payload = file.read(length)
     if len(payload) < length:
-        return _torn(expected, offset, HEAD_BYTES + len(payload), HEAD_BYTES + length)
+        raise _torn(number, offset, f"{len(payload)} of its {length} bytes")
     if zlib.crc32(payload) != crc:
-        return _changed(expected, offset, f"the checksum of its {length} bytes does not match")
+        what = f"was changed: the checksum of its {length} bytes does not match"
+        raise _DamagedError(Kind.CHANGED, number, offset, what)
     try:
-        return Whole(number=number, offset=offset, data=msgpack.unpackb(payload))
+        return msgpack.unpackb(payload)
     except (ValueError, msgpack.UnpackException) as error:
-        return _changed(expected, offset, f"its checksums match, but it is no msgpack: {error}")
+        raise _DamagedError(Kind.CHANGED, number, offset, f"is no msgpack, though its checksums match: {error}") from error
 
 
-def _torn(number: int, offset: int, found: int, whole: int | None = None) -> Damage:
-    of = "" if whole is None else f" of {whole}"
-    sentence = f"record {number} at byte {offset} is truncated: {found}{of} bytes of it are there; whole up to record {number - 1}"
-    return Damage(kind=Kind.TRUNCATED, number=number, offset=offset, sentence=sentence)
-
-
-def _changed(number: int, offset: int, what: str) -> Damage:
-    sentence = f"record {number} at byte {offset} was changed: {what}"
-    return Damage(kind=Kind.CHANGED, number=number, offset=offset, sentence=sentence)
-
-
-def _misplaced(expected: int, number: int, offset: int) -> Damage:
-    many = "record {0} is" if number == expected + 1 else "records {0} to {1} are"
-    gone = many.format(expected, number - 1)
-    sentence = f"{gone} missing: at byte {offset} comes record {number}"
-    if number < expected:
-        sentence = f"record {expected} is missing: at byte {offset} comes record {number} again"
-    return Damage(kind=Kind.MISSING, number=expected, offset=offset, sentence=sentence)
+def _torn(number: int, offset: int, found: str) -> _DamagedError:
+    whole = f"whole up to record {number - 1}" if number else "no record is whole"
+    return _DamagedError(Kind.TRUNCATED, number, offset, f"is truncated: {found} are there; {whole}")
 
 
 class Writer:

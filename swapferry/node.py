@@ -5,6 +5,7 @@ Ending it ends the guests on it too, in this version.
 
 import asyncio
 import json
+from pathlib import Path
 
 import attrs
 
@@ -18,23 +19,27 @@ from scenarios.host import HostNode, HostPlan, facts_for
 from scenarios.timeline import entries_of
 from swapferry.config import NodeDevice, NodeFile
 from swapferry.notify import tell_ready
+from swapferry.recorded import recorded
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers, locked, private_directory
 
 
-async def serve(file: NodeFile) -> None:
-    """Be this node until cancelled. Raises `DeviceError`, `StoreError`, `Transient` when it cannot begin."""
+async def serve(file: NodeFile, record: Path | None = None) -> None:
+    """Be this node until cancelled; go on with the recording, if there is to be one. Raises `DeviceError`, `StoreError`,
+    `Transient`, `RecordingError` when it cannot begin."""
     node = file.node
     served = [_served(device) for device in file.devices if device.home == node.host]
     rooms = Rooms(work=node.store.parent, ram=private_directory(node.directory))
     parts = RealParts(rooms, brokers(node.bus, Topology(prefix=node.prefix)), GUESTS[node.guest], Faults())
     try:
-        host = HostNode(plan_of(file), parts, _Recorder(file))
-        try:
-            await host.start()
-            tell_ready()
-            await asyncio.Event().wait()
-        finally:
-            await host.stop()
+        with recorded(record, parts.clock) as recorder:
+            plan = plan_of(file)
+            host = HostNode(plan, parts, _Timeline(file), recorder(plan))
+            try:
+                await host.start()
+                tell_ready()
+                await asyncio.Event().wait()
+            finally:
+                await host.stop()
     finally:
         for device in served:
             device.close()
@@ -67,7 +72,7 @@ def _served(device: NodeDevice) -> FileDevice:
     return locked(where)
 
 
-class _Recorder:
+class _Timeline:
     """Writes the timeline to the file that the node's configuration names, a JSON object a line."""
 
     def __init__(self, file: NodeFile) -> None:

@@ -19,10 +19,11 @@ from scenarios.parts import Parts
 from scenarios.report import Report
 from scenarios.runner import Runner
 from scenarios.scenario import Scenario
-from scenarios.world import OneProcess, World
+from scenarios.world import MakeRecorder, OneProcess, World
 from swapferry.config import EMBEDDED, Places, need_tmpfs, places
 from swapferry.logs import log_everything_to
 from swapferry.processes import ManyProcesses
+from swapferry.recorded import need_new, recorded
 from swapferry.screen import Screen
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers
 
@@ -38,6 +39,7 @@ class Wish:
     guest: str
     keep: Path | None
     processes: bool
+    record: Path | None = None
 
 
 async def play(wish: Wish, screen: Screen) -> Report:
@@ -47,13 +49,16 @@ async def play(wish: Wish, screen: Screen) -> Report:
     where = places()
     if wish.guest == "qemu":
         need_tmpfs(where.ram)
-    with rooms(where, wish.keep) as directories, screen.live():
+    if wish.record is not None:
+        need_new(wish.record, wish.scenario, processes=wish.processes)
+    own = None if wish.processes else wish.record
+    with rooms(where, wish.keep) as directories, recorded(own, RealClock()) as recorder, screen.live():
         if wish.keep is not None:
             log_everything_to(wish.keep / "log.jsonl")
         faults = Faults()
         parts = RealParts(directories, brokers(wish.bus, topology), GUESTS[wish.guest], faults)
         try:
-            world = _world(wish, parts, faults, directories, topology, user=run)
+            world = _world(wish, parts, faults, directories, topology, recorder, user=run)
             runner = Runner(wish.scenario, world, RealClock(), screen)
             return await runner.run("embedded" if wish.bus == EMBEDDED else "rabbitmq", wish.guest)
         finally:
@@ -70,12 +75,15 @@ async def _remove_queues(wish: Wish, topology: Topology) -> None:
         log.error("queues_left", error=str(error))
 
 
-def _world(wish: Wish, parts: Parts, faults: Faults, directories: Rooms, topology: Topology, *, user: str) -> World:
+def _world(  # noqa: PLR0917 - everything that a world is made of
+    wish: Wish, parts: Parts, faults: Faults, directories: Rooms, topology: Topology, recorder: MakeRecorder, *, user: str
+) -> World:
     if wish.processes:
         return ManyProcesses(
-            wish.scenario, parts, directories, bus=wish.bus, guest=wish.guest, topology=topology, user=user
+            wish.scenario, parts, directories, bus=wish.bus, guest=wish.guest, topology=topology, user=user,
+            record=wish.record,
         )
-    return OneProcess(wish.scenario, parts, faults, user=user)
+    return OneProcess(wish.scenario, parts, faults, user=user, recorder=recorder)
 
 
 @contextmanager

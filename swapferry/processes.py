@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from actors.client import Client
 from actors.runtime.sqlite import SqliteStore, read_store
@@ -25,6 +26,7 @@ from scenarios.timeline import Entry
 from scenarios.world import World
 from swapferry.config import NodeDevice, NodeFile, NodeSection, write_node_file
 from swapferry.node import plan_of
+from swapferry.recorded import recording_of
 from swapferry.supervised import Supervised
 from swapferry.wiring import Rooms, found_device, made_device, private_directory
 
@@ -35,9 +37,11 @@ class ManyProcesses(World):
     """Each host a process; this one has the user only."""
 
     def __init__(
-        self, scenario: Scenario, parts: Parts, rooms: Rooms, *, bus: str, guest: str, topology: Topology, user: str
-    ) -> None:
+        self, scenario: Scenario, parts: Parts, rooms: Rooms, *, bus: str, guest: str, topology: Topology, user: str,
+        record: Path | None = None,
+    ) -> None:  # fmt: skip
         self._scenario, self._rooms, self._bus, self._guest, self._topology = scenario, rooms, bus, guest, topology
+        self._record = record
         self._files: dict[str, NodeFile] = {}
         self.nodes: dict[str, Supervised] = {}
         """by host, while they run"""
@@ -132,5 +136,6 @@ class ManyProcesses(World):
     def _supervised(self, name: str, file: NodeFile) -> Supervised:
         path = self._rooms.work / f"{name}.toml"
         write_node_file(file, path)
-        command = (sys.executable, "-m", "swapferry", "node", "--config", str(path))
+        record = () if self._record is None else ("--record", str(recording_of(self._record, name)))
+        command = (sys.executable, "-m", "swapferry", "node", "--config", str(path), *record)
         return Supervised(name, command, self._rooms.work / f"{name}.log")

@@ -1,10 +1,10 @@
 """Writes what the actors of one or more nodes hear and decide to a file."""
 
-import functools
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import structlog
 
@@ -81,22 +81,6 @@ class Recording:
             self._writer = None
 
 
-P = ParamSpec("P")
-
-
-def _never_raises(
-    method: Callable[Concatenate["NodeRecorder", P], None],
-) -> Callable[Concatenate["NodeRecorder", P], None]:
-    @functools.wraps(method)
-    def guarded(self: "NodeRecorder", *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - who only writes down must not stop a turn
-            self.recording.give_up(error)
-
-    return guarded
-
-
 class NodeRecorder(Recorder):
     """Told of the turns of one node's life."""
 
@@ -107,37 +91,44 @@ class NodeRecorder(Recorder):
         self._fingerprints: dict[str, Fingerprint] = {}
         self._undecided: dict[str, list[list[Any]]] = {}
 
-    @_never_raises
     def loaded(self, actor: str, record: Record) -> None:
         """See `Recorder`."""
-        made = self._fingerprints[actor] = fingerprint(self._plain, record)
-        self._undecided.pop(actor, None)
-        self._write("Loaded", actor, values=self._plain.filed(dict(record.items())), digest=made.digest)
+        with self._guarded():
+            made = self._fingerprints[actor] = fingerprint(self._plain, record)
+            self._undecided.pop(actor, None)
+            self._write("Loaded", actor, values=self._plain.filed(dict(record.items())), digest=made.digest)
 
-    @_never_raises
     def decided(self, actor: str, heard: Heard, decision: Decision) -> None:
         """See `Recorder`."""
-        plain = self._plain.decision(decision)
-        changes = self._undecided[actor] = plain["changes"]
-        digest = self._fingerprints[actor].after(changes)
-        self._write("Decided", actor, heard=self._plain.heard(heard), decision=plain, digest=digest)
+        with self._guarded():
+            plain = self._plain.decision(decision)
+            changes = self._undecided[actor] = plain["changes"]
+            digest = self._fingerprints[actor].after(changes)
+            self._write("Decided", actor, heard=self._plain.heard(heard), decision=plain, digest=digest)
 
-    @_never_raises
     def failed(self, actor: str, heard: Heard, error: Exception) -> None:
         """See `Recorder`."""
-        self._write("Failed", actor, heard=self._plain.heard(heard), error=told(error))
+        with self._guarded():
+            self._write("Failed", actor, heard=self._plain.heard(heard), error=told(error))
 
-    @_never_raises
     def stored(self, actors: Sequence[str]) -> None:
         """See `Recorder`."""
-        for actor in actors:
-            self._fingerprints[actor].apply(self._undecided.pop(actor))
-        self.recording.write("Stored", node=self._node, actors=list(actors))
+        with self._guarded():
+            for actor in actors:
+                self._fingerprints[actor].apply(self._undecided.pop(actor))
+            self.recording.write("Stored", node=self._node, actors=list(actors))
 
-    @_never_raises
     def retired(self, actor: str) -> None:
         """See `Recorder`."""
-        self._write("Retired", actor)
+        with self._guarded():
+            self._write("Retired", actor)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - who only writes down must not stop a turn
+            self.recording.give_up(error)
 
     def _write(self, entry: str, actor: str, **fields: Any) -> None:
         self.recording.write(entry, node=self._node, actor=actor, **fields)
