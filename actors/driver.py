@@ -36,6 +36,8 @@ class Driver:
         self._guest: Guest | None = None
         self._wanted: Wanted | None = None
         self._task: asyncio.Task[None] | None = None
+        self._last: Report | None = None
+        """what the newest work came to"""
         self._level: Level | None = None
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._tending: asyncio.Task[None] | None = None
@@ -55,6 +57,10 @@ class Driver:
         self._wanted = wanted
         if busy and same:
             return
+        if same and self._last is not None and self._last.revision == wanted.revision and not (self._last.failed or self._died):
+            # Told again before the report was heard. A guest that is sent twice would be half there at its target again.
+            self._inbox.post(vm_instance(self._instance), Did(report=self._last))
+            return
         if busy and self._task is not None and self._level in ABANDONED:
             self._task.cancel()
         if not busy or self._level in ABANDONED:
@@ -67,7 +73,7 @@ class Driver:
             wanted = self._wanted
             assert wanted is not None, "work begins with a wish"
             self._level = wanted.level
-            report = await self._reach(wanted)
+            report = self._last = await self._reach(wanted)
             self._inbox.post(vm_instance(self._instance), Did(report=report))
             if self._wanted is None or self._wanted.revision == wanted.revision:
                 return

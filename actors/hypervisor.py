@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from actors import machines, moving, requests
 from actors.domain import hosting
 from actors.domain.hosting import Armed, Brought, Counters, HostFacts, Instance
+from actors.domain.lifecycle import State
 from actors.messages import (
     Boot,
     Cancel,
@@ -47,6 +48,8 @@ from actors.sagas import cleanup, source
 from actors.sagas.migration import MIGRATION
 
 ASK_LAST_S = 30.0
+ASK_FROZEN_S = 1.0
+"""while the guest stands still: what was lost must not keep it so for longer than need be"""
 
 Probe = Callable[[], Reached]
 """Reads the superblocks of all devices that this host may reach; quick, blocking."""
@@ -110,8 +113,11 @@ class Hypervisor(Actor):
         progress = turn.get(Progress, saga)
         if progress is None:
             return
-        turn.timer(f"ask:{saga}", min(ASK_LAST_S, moving.ASK_FIRST_S * 2 ** min(count, 8)))
         cast = progress.cast
+        instance = turn.get(Instance, cast.instance)
+        waits = instance is not None and instance.state in (State.FREEZING, State.FROZEN)
+        last_s = ASK_FROZEN_S if waits else ASK_LAST_S
+        turn.timer(f"ask:{saga}", min(last_s, moving.ASK_FIRST_S * 2 ** min(count, 8)))
         if count >= 2:
             waiting = MIGRATION.rows[min(max(progress.row, progress.begun - 1) + 1, len(MIGRATION.rows) - 1)]
             turn.event("saga_waits", saga=saga, vm=cast.vm, row=waiting.name, waits_for=waiting.role, asked=count)

@@ -241,8 +241,10 @@ class SwapTable:
             return
 
     def _by_device(self) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
-        pages = np.flatnonzero(self.entries).astype(np.int64)
-        entries = self.entries[pages]
+        # One look for a table that its pager changes meanwhile: numpy counts entries before it lists them.
+        now = self.entries if self._writable else self.entries.copy()
+        pages = np.flatnonzero(now).astype(np.int64)
+        entries = now[pages]
         indexes = entries >> np.uint64(_DEVICE_SHIFT) & np.uint64(_DEVICE_MASK)
         slots = (entries & np.uint64(_SLOT_MASK)).astype(np.int64)
         for index in np.unique(indexes).tolist():

@@ -11,7 +11,7 @@ from scenarios.scenario import Expect, Scenario
 
 def unmet(scenario: Scenario, report: Report) -> list[str]:
     """What was expected and is not so."""
-    rules = (_outcome, _verified, _places, _amounts)
+    rules = (_outcome, _verified, _places, _amounts, _home)
     return [sentence for rule in rules for sentence in rule(scenario.expect, report)] + list(_budget(scenario, report))
 
 
@@ -44,6 +44,11 @@ def _amounts(expect: Expect, report: Report) -> Iterator[str]:
     if halted is not None and halted.swapped < expect.swapped_share_min * (halted.total - halted.zero):
         share = halted.swapped / (halted.total - halted.zero)
         yield f"swapped: expected a share of at least {expect.swapped_share_min}, it is {share:.2f}"
+
+
+def _home(expect: Expect, report: Report) -> Iterator[str]:
+    if expect.slots_away_max is not None and report.played.slots_away > expect.slots_away_max:
+        yield f"slots: expected at most {expect.slots_away_max} away from home, {report.played.slots_away} are"
 
 
 def _budget(scenario: Scenario, report: Report) -> Iterator[str]:

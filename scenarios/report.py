@@ -32,6 +32,8 @@ class Played:
     """how each guest's memory lies in the end"""
     broken: tuple[str, ...]
     """steps that failed, verdicts that a step did not expect"""
+    slots_away: int = 0
+    """slots that are not at home in the end, and devices that are shared without need"""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,6 +106,7 @@ class Report:
             "downtime_ms": figures.downtime_ms,
             "total_ms": figures.total_ms,
             "faults_after_move": self.faults_after_move,
+            "slots_away": self.played.slots_away,
             "page_in_us": {"p50": after.page_in_us_p50 if after else 0.0, "p99": after.page_in_us_p99 if after else 0.0},
             "resident_max": self.resident_max,
             "bus": self.bus,
@@ -129,7 +132,8 @@ def figures_of(asked: Asked | None, entries: Sequence[Entry]) -> Figures:
     during = [entry for entry in entries if entry.t >= asked.at]
     last = {entry.event: entry for entry in reversed(during) if not entry.shown}
     grants = {entry.detail["name"]: int(entry.detail["bytes"]) for entry in during if entry.event == "grant message"}
-    halt, runs = last.get("halt asked"), last.get("runs")
+    halt = last.get("halt asked")
+    runs = next((entry for entry in during if entry.event == "runs" and halt and entry.t > halt.t), None)
     return Figures(
         halted=_detail(last, "halted", "counts", PageCounts),
         manifest=_detail(last, "sent", "manifest", Manifest),

@@ -40,7 +40,7 @@ from scenarios.scenario import (
     WaitMoved,
     WaitSwapped,
 )
-from scenarios.snapshot import abroad
+from scenarios.snapshot import abroad, slots_away
 from scenarios.world import World
 
 START_S = 300.0
@@ -86,6 +86,7 @@ class Runner:
 
     async def _play(self) -> Played:
         after: dict[str, Inspected] = {}
+        away = 0
         try:
             for vm in self._scenario.vms:
                 await self._start(vm)
@@ -94,11 +95,13 @@ class Runner:
             for name in list(self._pending):
                 await self._verdict(name)
             after = {vm.name: await self._look(vm.name) for vm in self._scenario.vms}
+            away = slots_away(self._world.kept())
         except (Failed, NoAnswer) as error:
             self._broken.append(str(error))
         return Played(
-            migrations=tuple(self._asked), verified=self._verified(), after=after, broken=tuple(self._broken)
-        )
+            migrations=tuple(self._asked), verified=self._verified(), after=after, broken=tuple(self._broken),
+            slots_away=away,
+        )  # fmt: skip
 
     def _verified(self) -> bool | None:
         last = max((asked.at for asked in self._asked), default=0.0)

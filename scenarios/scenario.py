@@ -40,6 +40,8 @@ class Expect:
     """the host on which every guest runs in the end"""
     granted_min: int = of(kinds.SIZE, 0)
     sent_max: int | None = of(kinds.SIZE, None)
+    slots_away_max: int | None = of(kinds.whole(0, 2**40), None)
+    """slots that may still be away from the home of their device in the end"""
     swapped_share_min: float = of(kinds.number(0, 1), 0.0)
     """share of the filled pages that is swapped out when the guest is halted"""
 

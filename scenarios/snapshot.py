@@ -55,14 +55,18 @@ def abroad(kept: Sequence[Kept], vm: str) -> int:
     own, others = _brought(kept, vm), sum(_brought(kept, other) for other in _vms(kept) - {vm})
     if own or others:
         return own
+    return slots_away(kept)
+
+
+def slots_away(kept: Sequence[Kept]) -> int:
+    """How many slots belong to another host than their home; where all are home, how many devices are still listed as shared."""
     foreign = sum(
         len(owned.slots)
         for one in kept
         for owned in one.hypervisor.all(Owned).values()
         if one.facts.homes[owned.device] != one.facts.host
     )
-    shared = sum(len(one.manager.all(Shared)) for one in kept if one.manager is not None)
-    return foreign or shared
+    return foreign or sum(len(one.manager.all(Shared)) for one in kept if one.manager is not None)
 
 
 def _vms(kept: Sequence[Kept]) -> set[str]:
