@@ -3,7 +3,8 @@
     fault_point("evict.after_write")        # one line between two steps; does nothing unless the name is armed
 
 A specification is "name=action[:nth]", several of them separated by commas: from the nth time on that the place is reached
-(default: the first) the action happens; `pause` once, an error each time until disarmed.
+(default: the first) the action happens; `pause` once, an error each time until disarmed. "name@detail=action" means the place
+only where it is reached for that: a row of a saga (or the type of what was heard) in the shell, a level in the driver.
 
 | action | what happens |
 |---|---|
@@ -82,15 +83,23 @@ def specification() -> str:
     return _specification
 
 
+def lasting() -> str:
+    """As `specification` without what happens once, for the successor of a process that it happened to."""
+    return ",".join(word for word in _specification.split(",") if not {"crash", "pause"} & set(word.replace(":", "=").split("=")))
+
+
 def is_armed(prefix: str) -> bool:
     """Whether any place whose name begins so is armed."""
     return any(name.startswith(prefix) for name in _armed)
 
 
-def fault_point(name: str) -> None:
+def fault_point(name: str, detail: str = "") -> None:
     """Do what is armed here. Raises `OSError` for the actions that are errors."""
-    if _armed and (action := due(name)) is not None:
-        _act(name, action)
+    if not _armed:
+        return
+    for armed in (name, f"{name}@{detail}"):
+        if (action := due(armed)) is not None:
+            _act(name, action)
 
 
 def due(name: str) -> str | None:
@@ -106,10 +115,11 @@ def due(name: str) -> str | None:
 def _parse(word: str) -> tuple[str, _Armed]:
     name, _, rest = word.strip().partition("=")
     action, _, nth = rest.partition(":")
-    if name not in POINTS or action not in ACTIONS or not (nth or "1").isdigit():
+    place = name.partition("@")[0]
+    if place not in POINTS or action not in ACTIONS or not (nth or "1").isdigit():
         raise PagingError(f"no such fault: {word!r}; a fault is NAME=ACTION[:NTH] with an action of {', '.join(ACTIONS)}")
-    if action in _ERRORS and name not in FAILING:
-        raise PagingError(f"{word!r}: nothing can fail at {name}; it can crash, pause or be slow there")
+    if action in _ERRORS and place not in FAILING:
+        raise PagingError(f"{word!r}: nothing can fail at {place}; it can crash, pause or be slow there")
     return name, _Armed(action, int(nth or 1))
 
 

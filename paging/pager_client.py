@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import itertools
+import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -11,39 +13,60 @@ from typing import Any
 
 from paging.errors import GuestError
 from paging.pager_wire import Decoder, decode_error, encode
+from paging.process_identity import ended, open_exactly, open_process
+from paging.table_header import Process
+from paging.unix_sockets import connect
 
 ASK_S = 30.0
 _RECEIVE_BYTES = 1 << 20
 
+Told = Callable[[str, str], None]
+
 
 class PagerProcess:
-    """One pager. `told` hears (what, sentence) of what it says unasked."""
+    """One pager, started here or by an earlier process. `told` hears (what, sentence) of what it says unasked."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket, told: Callable[[str, str], None]) -> None:
-        self.pid = process.pid
-        self._process, self._control, self._told = process, control, told
+    def __init__(
+        self, pid: int, descriptor: int, control: socket.socket, told: Told, child: asyncio.subprocess.Process | None = None
+    ) -> None:
+        """`descriptor` is the process's pidfd and belongs to this object."""
+        self.pid = pid
+        self._descriptor, self._control, self._told, self._child = descriptor, control, told, child
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[Any]] = {}
         self._decoder = Decoder()
         self._sending = asyncio.Lock()
-        self._listening = asyncio.create_task(self._listen(), name=f"pager {self.pid}")
+        control.setblocking(False)
+        self._listening = asyncio.create_task(self._listen(), name=f"pager {pid}")
+        self._ending = asyncio.create_task(ended(descriptor), name=f"end of pager {pid}")
 
     @classmethod
-    async def spawn(cls, log: Path, told: Callable[[str, str], None]) -> "PagerProcess":
-        """Start the process; its errors go into the log."""
+    async def spawn(cls, log: Path, told: Told, faults: str = "") -> "PagerProcess":
+        """Start a process that has no guest yet; its errors go into the log."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         with theirs, log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "paging.pager", str(theirs.fileno()), pass_fds=(theirs.fileno(),), start_new_session=True,
-                stdin=asyncio.subprocess.DEVNULL, stdout=errors, stderr=errors,
+                sys.executable, "-m", "paging.pager", str(theirs.fileno()), faults, pass_fds=(theirs.fileno(),),
+                start_new_session=True, stdin=asyncio.subprocess.DEVNULL, stdout=errors, stderr=errors,
             )  # fmt: skip
-        return cls(process, ours, told)
+        return cls(process.pid, open_process(process.pid), ours, told, process)
+
+    @classmethod
+    def adopt(cls, process: Process, control: Path, told: Told) -> "PagerProcess | None":
+        """A running pager that an earlier process started; None where it has ended or does not listen (it never began)."""
+        descriptor = open_exactly(process)
+        if descriptor is None:
+            return None
+        try:
+            return cls(process.pid, descriptor, connect(control), told)
+        except OSError:
+            os.close(descriptor)
+            return None
 
     @property
     def is_alive(self) -> bool:
         """The process has not been seen to end."""
-        return self._process.returncode is None
+        return not self._ending.done()
 
     async def ask(self, name: str, *, timeout_s: float = ASK_S, **arguments: Any) -> Any:
         """One request. Raises the error that the pager met, or `GuestError` where it ended or does not answer in time."""
@@ -61,25 +84,28 @@ class PagerProcess:
         finally:
             self._open.pop(number, None)
 
-    async def wait(self) -> int:
-        """Until the process has ended; its exit code."""
-        return await self._process.wait()
+    async def wait(self) -> None:
+        """Until the process has ended: nothing of it writes a slot any more."""
+        await asyncio.wait([self._ending])
 
     async def kill(self) -> None:
-        """End the process and await it: nothing of it writes a slot afterwards."""
+        """End the process and await it."""
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-        await self._process.wait()
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+        await self.wait()
         await self.hang_up()
 
     async def hang_up(self) -> None:
-        """Close the control socket; the pager goes on as long as QEMU does."""
+        """Close the control socket; a pager that has a guest goes on as long as QEMU does."""
         self._listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._listening
+        self._ending.cancel()
+        await asyncio.wait([self._listening, self._ending])
         self._fail_all()
         self._control.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()

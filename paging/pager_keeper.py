@@ -1,22 +1,29 @@
-"""Keeps a pager on a guest for as long as its QEMU lives: one that ends unasked gets a successor, which takes over the table."""
+"""Keeps a pager on a guest for as long as its QEMU lives: one that ends unasked gets a successor, which takes over the table.
+
+A guest without a pager stands still at its next fault, so a spare one waits beside the one at work, with everything imported.
+"""
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from paging import fault_points
 from paging.device import DevicePath
 from paging.errors import GuestError, PagingError
 from paging.pager_client import ASK_S, PagerProcess
 from paging.pager_wire import encode_slots
-from paging.process_identity import boot_id, write_pid
+from paging.process_identity import boot_id, is_running, read_pid, write_pid
 from paging.slots import SlotSet
+from paging.table_header import Process
 
 RESTARTS_MAX = 20
-"""A pager that keeps ending is a defect; the guest waits, and its watcher is told"""
+"""Pagers in a row that end at once; more are a defect: the guest waits, and its watcher is told"""
+AT_ONCE_S = 0.05
 
 
 @attrs.frozen(kw_only=True)
@@ -28,28 +35,35 @@ class Post:
     table: Path
     log: Path
     pid_file: Path
+    control: Path
+    machine: Process
+    """QEMU"""
     limit: int
     devices: tuple[DevicePath, ...]
 
     def attach_arguments(self) -> dict[str, Any]:
         """The arguments of the request `attach`."""
         return {
-            "shim": str(self.shim), "table": str(self.table), "instance": self.instance, "boot_id": boot_id(),
-            "limit": self.limit,
+            "shim": str(self.shim), "table": str(self.table), "control": str(self.control), "instance": self.instance,
+            "boot_id": boot_id(), "limit": self.limit,
             "devices": [[device.name, str(device.path), device.uuid] for device in self.devices],
         }  # fmt: skip
 
 
 class PagerKeeper:
-    """`told` hears what the pager says unasked, and "pager-died" when no successor could be started."""
+    """`told` hears what the pager says unasked; "pager-restarted" when a successor has taken over, with the reason; and
+    "pager-died" when none could."""
 
     def __init__(self, post: Post, told: Callable[[str, str], None]) -> None:
         self._post, self._told = post, told
         self._armed: Mapping[str, SlotSet] = {}
         self._pager: PagerProcess | None = None
+        self._spare: PagerProcess | None = None
         self._ready = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self.restarts = 0
+        self.takeovers_s: list[float] = []
+        """for each restart, from the end of a pager until its successor answered faults"""
 
     @property
     def pid(self) -> int | None:
@@ -58,7 +72,21 @@ class PagerKeeper:
 
     async def start(self) -> None:
         """Start a pager and let it take over the guest. Raises what the pager met (`DeviceError`, `GuestError`, ...)."""
-        await self._start_one()
+        await self._appoint(await self._spawn(fault_points.specification()))
+        self._keep_it()
+
+    async def adopt(self) -> bool:
+        """Go on with the pager that an earlier process left with this guest. False: there is none."""
+        process = read_pid(self._post.pid_file)
+        pager = PagerProcess.adopt(process, self._post.control, self._told) if process is not None else None
+        if pager is None:
+            return False
+        self._pager = pager
+        self._ready.set()
+        self._keep_it()
+        return True
+
+    def _keep_it(self) -> None:
         self._keeping = asyncio.create_task(self._keep(), name=f"keeper of {self._post.instance}")
 
     async def ask(self, name: str, *, timeout_s: float = ASK_S, **arguments: Any) -> Any:
@@ -99,28 +127,54 @@ class PagerKeeper:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeping
             self._keeping = None
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.kill()
 
-    async def _start_one(self) -> None:
-        pager = self._pager = await PagerProcess.spawn(self._post.log, self._told)
+    async def _spawn(self, faults: str) -> PagerProcess:
+        return await PagerProcess.spawn(self._post.log, self._told, faults)
+
+    async def _appoint(self, pager: PagerProcess) -> None:
+        """Let this one take over the guest."""
+        self._pager = pager
         write_pid(self._post.pid_file, pager.pid)
-        await pager.ask("attach", **self._post.attach_arguments())
-        if self._armed:
-            await pager.ask("arm", slots=encode_slots(self._armed))
+        await pager.ask("attach", **self._post.attach_arguments(), armed=encode_slots(self._armed))
         self._ready.set()
 
     async def _keep(self) -> None:
-        """Until closed: await the pager's end (so that nothing of it writes a slot any more), then start the next."""
-        while self.restarts < RESTARTS_MAX:
+        """Until closed, or QEMU has ended."""
+        at_once = 0
+        while at_once < RESTARTS_MAX:
             assert self._pager is not None, "started before it is kept"
-            if await self._pager.wait() == 0:
-                # By itself: QEMU has ended.
+            began = time.monotonic()
+            if self._spare is None:
+                self._spare = await self._spawn(fault_points.lasting())
+            # Its exit, not only its silence: nothing of it may write a slot when the next one begins.
+            await self._pager.wait()
+            if not is_running(self._post.machine):
                 return
+            ended = time.monotonic()
             self._ready.clear()
-            await self._pager.kill()
-            self.restarts += 1
+            await self._pager.hang_up()
+            at_once = at_once + 1 if ended - began < AT_ONCE_S else 0
             try:
-                await self._start_one()
+                await self._replace()
             except (PagingError, OSError) as error:
                 self._told("pager-died", f"{self._post.instance}: its pager ended and no successor could take over: {error}")
                 return
+            self.restarts += 1
+            self.takeovers_s.append(time.monotonic() - ended)
+            self._told("pager-restarted", f"{self._post.instance}: its pager ended unasked")
         self._told("pager-died", f"{self._post.instance}: its pager ended {self.restarts} times; the guest waits")
+
+    async def _replace(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.is_alive:
+            try:
+                await self._appoint(spare)
+            except GuestError:
+                if spare.is_alive:
+                    raise
+            else:
+                return
+        await self._appoint(await self._spawn(fault_points.lasting()))

@@ -3,6 +3,7 @@
 Short requests are answered in the loop between two faults; those that wait for a network run in a thread of their own.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 
 import attrs
 
+from paging import fault_points
 from paging.device import DevicePath
+from paging.device_on_demand import DeviceOnDemand
 from paging.errors import GuestError, PagingError, TransferError
-from paging.file_device import FileDevice
+from paging.faulty_device import with_faults
 from paging.guest import Endpoint, Manifest
 from paging.incoming import Incoming
 from paging.outgoing import Outgoing
+from paging.pager_cleaning import Cleaning
 from paging.pager_wire import decode_slots, encode_slots
 from paging.pages import Pages
 from paging.process_identity import identify, open_process
@@ -24,6 +28,7 @@ from paging.transfer import Listener, deliver
 from paging.uffd import FEATURES, Uffd
 from paging.uffd_memory import UffdMemory
 from paging.uffd_shim import Hello, greet
+from paging.unix_sockets import listen
 
 Done = Callable[[Any], None]
 Failed = Callable[[BaseException], None]
@@ -39,6 +44,8 @@ class Attached:
     memory: UffdMemory
     machine: int
     """pidfd of QEMU: readable when it has ended"""
+    door: socket.socket
+    """where whoever comes later connects"""
 
 
 class Requests:
@@ -50,10 +57,12 @@ class Requests:
         self._short: Mapping[str, Callable[..., Any]] = {
             "attach": self._attach, "arm": self._arm, "start": self._start, "freeze": self._freeze, "thaw": self._thaw,
             "counts": self._counts, "swapped": self._swapped, "retry": self._retry, "listen": self._listen,
+            "endpoint": self._endpoint, "clean": self._clean, "faults": fault_points.arm,
         }  # fmt: skip
         self._long: Mapping[str, Callable[..., Any]] = {"send": self._send, "accept": self._accept}
         self._incoming: Incoming | None = None
         self._listener: Listener | None = None
+        self._cleaning: Cleaning | None = None
 
     def obey(self, name: str, arguments: Mapping[str, Any], done: Done, failed: Failed) -> None:
         """Do what is asked and say `done` or `failed`, once, from whatever thread."""
@@ -71,16 +80,24 @@ class Requests:
             raise GuestError("the pager holds no guest yet")
         return self._guest.pages
 
-    def _attach(self, *, shim: str, table: str, instance: str, boot_id: str, limit: int, devices: list[list[str]]) -> None:
+    def _attach(
+        self, *, shim: str, table: str, control: str, instance: str, boot_id: str, limit: int, devices: list[list[str]],
+        armed: dict[str, bytes],
+    ) -> None:  # fmt: skip
         if self._guest is not None:
             return
         hello = greet(Path(shim), timeout_s=HELLO_S)
         memory = memory_of(hello)
-        opened = {name: FileDevice.open(DevicePath(name=name, path=Path(path), uuid=uuid)) for name, path, uuid in devices}
-        swap_table = _table(Path(table), memory.pages, instance, boot_id, [one.identity.uuid for one in opened.values()])
+        paths = [DevicePath(name=name, path=Path(path), uuid=uuid) for name, path, uuid in devices]
+        opened = {where.name: with_faults(DeviceOnDemand(where)) for where in paths}
+        swap_table = _table(Path(table), memory.pages, instance, boot_id, [where.uuid for where in paths])
         swap_table.belong_to(identify(hello.pid))
         pages = Pages(memory, swap_table, opened, limit=limit)
-        self._guest = Attached(pages=pages, memory=memory, machine=open_process(hello.pid))
+        pages.arm(decode_slots(armed))
+        # There is one pager at a time: whose door this was has ended.
+        Path(control).unlink(missing_ok=True)
+        self._guest = Attached(pages=pages, memory=memory, machine=open_process(hello.pid), door=listen(Path(control)))
+        self._cleaning = Cleaning(pages)
         # A pager before this one may have fenced pages and read faults that it did not answer, which the kernel delivers
         # once only: lift all fences and let every waiter ask again (DATAPLANE 4.2, 4.5).
         memory.release((0, memory.pages))
@@ -102,7 +119,13 @@ class Requests:
         self._pages.thaw()
 
     def _counts(self) -> dict[str, Any]:
-        return attrs.asdict(self._pages.counts())
+        counts = self._pages.counts()
+        return attrs.asdict(self._cleaning.cleaner.add_to(counts) if self._cleaning else counts)
+
+    def _clean(self, granted: dict[str, bytes], pages_per_s: int) -> None:
+        if self._cleaning is None:
+            raise GuestError("the pager holds no guest yet")
+        self._cleaning.want(decode_slots(granted), pages_per_s)
 
     def _swapped(self) -> dict[str, bytes]:
         return encode_slots(self._pages.swapped())
@@ -116,6 +139,10 @@ class Requests:
             self._listener = Listener(self._incoming, host)
             threading.Thread(target=self._listener.serve, name="listener", daemon=True).start()
         return attrs.asdict(self._listener.endpoint)
+
+    def _endpoint(self) -> dict[str, Any] | None:
+        """Where a staged guest listens; None where it does not."""
+        return attrs.asdict(self._listener.endpoint) if self._listener is not None else None
 
     def _accept(self, manifest: dict[str, Any], granted: dict[str, bytes], wait_s: float) -> bytes:
         if self._listener is None or self._incoming is None:

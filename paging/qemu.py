@@ -12,12 +12,12 @@ from paging.pager_wire import decode_slots, encode_slots
 from paging.process_identity import end_leftover
 from paging.qemu_build import QemuBuild
 from paging.qemu_console import fields
-from paging.qemu_machine import How, Machine, adopt_machine, remember_arms, start_machine
+from paging.qemu_machine import How, Machine, adopt_machine, phase_of, remember_arms, start_machine
 from paging.qemu_process import Files, User
 from paging.qemu_qmp import Qmp
 from paging.qemu_state import announce, load_state, prepare_state, save_state
 from paging.slots import SlotSet
-from paging.swap_table import Phase, SwapTable
+from paging.swap_table import Phase
 
 DELIVERY_S = 600.0
 """A whole transfer; its single steps have shorter deadlines of their own"""
@@ -26,11 +26,10 @@ DELIVERED_S = 30.0
 STOP_S = 10.0
 HELD_S = 5.0
 """A fault that is unanswered for so long will not be answered soon"""
+DEATH_S = 0.5
+"""A machine that does not answer may be about to be seen dead"""
 BOOT_SILENCE_S = 120.0
 """A Linux that boots says nothing for a while"""
-
-_ADOPTED = {Phase.RUNNING: "running", Phase.LOADED: "loaded", Phase.FROZEN: "frozen"}
-"""What a table's phase says of the guest. A delivery that was under way broke with its receiver."""
 
 
 class QemuGuest(Guest):
@@ -56,8 +55,11 @@ class QemuGuest(Guest):
         self._halted: Halted | None = None
         self._state = b""
         """the stopped machine's device state; empty while it runs"""
+        self._lost = ""
+        """why there is no guest any more, although nobody destroyed it"""
         self._stalled: str | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._adopted = False
 
     # From phase to phase
 
@@ -70,8 +72,16 @@ class QemuGuest(Guest):
                     await machine.qmp.call("cont")
                     self._phase = "running"
             machine = self._need("boot", "running")
-        if self.seat.definition.kernel is None:
-            await machine.console.hear("filled", silence_s=BOOT_SILENCE_S)
+            is_ours = self.seat.definition.kernel is None and not self._files.filled.exists()
+        if not is_ours:
+            return
+        async with self._unless_gone():
+            if self._adopted:
+                # It may have been said while nobody listened; a guest of ours checks its memory when it has filled it.
+                await machine.console.ask("verify", "verified", silence_s=BOOT_SILENCE_S)
+            else:
+                await machine.console.hear("filled", silence_s=BOOT_SILENCE_S)
+        self._files.filled.touch()
 
     async def stage(self) -> Endpoint:
         """QEMU waits for its state with empty memory, the pager listens."""
@@ -94,10 +104,10 @@ class QemuGuest(Guest):
 
     async def halt(self) -> Halted:
         """Stop, save the state, freeze the table."""
-        async with self._steps:
+        async with self._steps, self._unless_gone():
+            machine = self._need("halt", "running", "frozen")
             if self._halted is not None:
                 return self._halted
-            machine = self._need("halt", "running", "frozen")
             if self._phase == "running":
                 await self._stop(machine)
             frozen = await machine.pager.ask("freeze")
@@ -126,25 +136,27 @@ class QemuGuest(Guest):
         """The pager sends; it holds contents and table."""
         machine = self._need("send", "frozen")
         delivery = {"endpoint": attrs.asdict(endpoint), "near": sorted(near), "state": self._state}
-        return Manifest(**await machine.pager.ask("send", timeout_s=DELIVERY_S, **delivery))
+        async with self._unless_gone():
+            return Manifest(**await machine.pager.ask("send", timeout_s=DELIVERY_S, **delivery))
 
     async def load(self, manifest: Manifest, granted: Mapping[str, SlotSet]) -> None:
         """Memory first, then the device state, which reads some of it."""
-        async with self._steps:
-            if self._phase == "loaded":
-                return
-            machine = self._need("load", "staged")
-            delivered = {"manifest": attrs.asdict(manifest), "granted": encode_slots(granted), "wait_s": DELIVERED_S}
-            state = await machine.pager.ask("accept", timeout_s=2 * DELIVERED_S, **delivered)
-            await load_state(machine.qmp, state)
-            self._phase = "loaded"
+        async with self._steps, self._unless_gone():
+            machine = self._need("load", "staged", "loading", "loaded")
+            if self._phase == "staged":
+                delivered = {"manifest": attrs.asdict(manifest), "granted": encode_slots(granted), "wait_s": DELIVERED_S}
+                self._state = await machine.pager.ask("accept", timeout_s=2 * DELIVERED_S, **delivered)
+                self._phase = "loading"
+            if self._phase == "loading":
+                await load_state(machine.qmp, self._state)
+                self._phase, self._state = "loaded", b""
 
     async def run(self) -> None:
         """The pager is told first: the guest writes to its memory from the first moment on."""
-        async with self._steps:
+        async with self._steps, self._unless_gone():
+            machine = self._need("run", "loaded", "frozen", "running")
             if self._phase == "running":
                 return
-            machine = self._need("run", "loaded", "frozen")
             await machine.pager.ask("thaw")
             await self._continue(machine.qmp)
 
@@ -156,24 +168,45 @@ class QemuGuest(Guest):
             await announce(qmp)
 
     async def adopt(self) -> bool:
-        """A machine whose delivery was under way is not taken over: its receiver is gone."""
+        """In whatever phase it is. What is neither running nor waiting for its pages or its state is cleared away."""
         async with self._steps:
             if self._machine is not None:
                 return self._machine.qemu.is_alive
-            self._phase = _ADOPTED.get(_phase_of(self._files), "nothing")
-            if self._phase == "nothing":
-                return False
-            machine = await adopt_machine(self.seat, self._hear, self._undo)
-            if machine is None:
-                self._phase = "nothing"
-                return False
-            self._take(machine)
-            if self._phase == "frozen":
-                self._state = self._files.state.read_bytes()
-            elif self._phase == "running" and (await machine.qmp.call("query-status"))["status"] != "running":
-                # Halfway into a halt that nobody was told of, or out of one.
-                await self._continue(machine.qmp)
-            return True
+            try:
+                machine = await adopt_machine(self.seat, self._hear, self._undo)
+                if machine is not None and await self._recognise(machine):
+                    self._take(machine)
+                    self._adopted = True
+                    return True
+            except BaseException:
+                # Whatever is there stays there for the next attempt.
+                self._undo = contextlib.AsyncExitStack()
+                self._forget()
+                raise
+            await self.destroy()
+            return False
+
+    async def _recognise(self, machine: Machine) -> bool:
+        """Find out in which phase the machine is, and finish what was under way for a moment only. False: it had not begun."""
+        status = (await machine.qmp.call("query-status"))["status"]
+        phase = phase_of(self._files)
+        if phase in (Phase.EMPTY, Phase.FILLING) or (phase is Phase.LOADED and status == "inmigrate"):
+            # A delivery goes on as long as its receiver lives. One that arrived is loaded when that is told again.
+            endpoint = await machine.pager.ask("endpoint")
+            self._phase, self._endpoint = "staged", Endpoint(**endpoint) if endpoint else None
+            return endpoint is not None
+        self._phase = phase.name.lower()
+        if phase is Phase.FROZEN:
+            self._state = self._files.state.read_bytes()
+        elif phase is Phase.RUNNING and status != "running":
+            # Halfway into a halt that nobody was told of, or out of one.
+            await self._continue(machine.qmp)
+        return True
+
+    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
+        """The pager copies by itself from here on."""
+        async with self._unless_gone():
+            await self._there().pager.ask("clean", granted=encode_slots(granted), pages_per_s=pages_per_s)
 
     async def let_go(self) -> None:
         """Hang up and forget; QEMU and pager go on, for `adopt` of whoever comes next."""
@@ -205,14 +238,18 @@ class QemuGuest(Guest):
 
     async def counts(self) -> PageCounts:
         """From the pager; nothing but zeros before there is one."""
-        if self._machine is None:
+        if self._machine is None and not self._lost:
             total = self.seat.definition.pages
             return PageCounts(total=total, resident=0, swapped=0, zero=total)
-        return PageCounts(**await self._there().pager.ask("counts"))
+        async with self._unless_gone():
+            return PageCounts(**await self._there().pager.ask("counts"))
 
     async def swapped(self) -> Mapping[str, SlotSet]:
         """From the pager's table."""
-        return decode_slots(await self._there().pager.ask("swapped")) if self._machine is not None else {}
+        if self._machine is None and not self._lost:
+            return {}
+        async with self._unless_gone():
+            return decode_slots(await self._there().pager.ask("swapped"))
 
     async def verify(self) -> str | None:
         """The test guest checks all its pages; so does our Linux guest's init."""
@@ -231,7 +268,8 @@ class QemuGuest(Guest):
 
     async def ask(self, command: str, answer: str) -> str:
         """Say a command on the serial line and wait for the message that begins with `answer` (paging/native/guest/main.c)."""
-        return await self._there().console.ask(command, answer)
+        async with self._unless_gone():
+            return await self._there().console.ask(command, answer)
 
     def watch(self, watcher: Watcher) -> None:
         """Called from the event loop."""
@@ -269,34 +307,51 @@ class QemuGuest(Guest):
 
     async def _watch(self, machine: Machine) -> None:
         how = await machine.qemu.wait()
-        self._hear("died", f"{self._vm}: QEMU {how}; its last words: {machine.qemu.last_words() or 'none'}")
+        self._lose(f"{self._vm}: QEMU {how}; its last words: {machine.qemu.last_words() or 'none'}")
 
     def _hear(self, what: str, sentence: str) -> None:
-        if what == "stalled":
-            self._stalled = sentence
-        elif what == "unstalled":
-            self._stalled = None
+        match what:
+            case "pager-died":
+                self._lose(sentence)
+            case "pager-restarted":
+                # It had the listener, and half of a delivery. Once that is in the table the next pager knows it too.
+                if self._phase == "staged":
+                    self._lose(f"{sentence} while the guest was being delivered")
+            case _:
+                self._stalled = sentence if what == "stalled" else None
+                self._tell(what, sentence)
+
+    def _lose(self, sentence: str) -> None:
+        """The guest is no more; told once."""
+        if not self._lost:
+            self._lost = sentence
+            self._tell("died", sentence)
+
+    def _tell(self, what: str, sentence: str) -> None:
         for watcher in self._watchers:
-            watcher("died" if what == "pager-died" else what, sentence)
+            watcher(what, sentence)
 
     def _there(self) -> Machine:
+        if self._lost:
+            raise MachineGone(self._lost)
         if self._machine is None:
             raise GuestError(f"{self._vm}: there is no machine")
-        if not self._machine.qemu.is_alive:
-            raise MachineGone(f"{self._vm}: QEMU has ended; its last words: {self._machine.qemu.last_words() or 'none'}")
         return self._machine
 
+    @contextlib.asynccontextmanager
+    async def _unless_gone(self) -> AsyncIterator[None]:
+        """What fails because the machine has died raises `MachineGone`."""
+        try:
+            yield
+        except GuestError as error:
+            if self._watching is not None:
+                await asyncio.wait([self._watching], timeout=DEATH_S)
+            if self._lost and not isinstance(error, MachineGone):
+                raise MachineGone(self._lost) from error
+            raise
+
     def _need(self, step: str, *phases: str) -> Machine:
-        if self._phase not in phases:
+        machine = self._there() if self._phase != "nothing" else None
+        if machine is None or self._phase not in phases:
             raise GuestError(f"{self._vm}: cannot {step} a guest that is {self._phase}")
-        return self._there()
-
-
-def _phase_of(files: Files) -> Phase:
-    if not files.table.exists():
-        return Phase.EMPTY
-    table = SwapTable.inspect(files.table)
-    try:
-        return table.phase
-    finally:
-        table.close()
+        return machine

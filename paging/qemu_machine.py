@@ -4,7 +4,7 @@ QEMU writes to its RAM before it greets on QMP, and those writes are faults: the
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import msgpack
@@ -13,7 +13,7 @@ from paging.errors import GuestError
 from paging.guest import Seat
 from paging.pager_keeper import PagerKeeper, Post
 from paging.pager_wire import decode_slots, encode_slots
-from paging.process_identity import end_leftover, open_exactly, read_pid
+from paging.process_identity import end_leftover, identify, open_exactly, read_pid
 from paging.qemu_build import QemuBuild
 from paging.qemu_console import Console
 from paging.qemu_devices import check_definition
@@ -22,6 +22,7 @@ from paging.qemu_probe import choose_accelerator
 from paging.qemu_process import AdoptedQemu, Files, Qemu, User, start_qemu
 from paging.qemu_qmp import Qmp
 from paging.slots import SlotSet
+from paging.swap_table import Phase, SwapTable
 
 Hear = Callable[[str, str], None]
 
@@ -61,48 +62,71 @@ async def start_machine(
         seat.definition, files, build=build, user=how.user, accelerator=accelerator, is_incoming=is_incoming
     )
     undo.push_async_callback(qemu.kill)
-    return await _equip(seat, qemu, armed, hear, undo)
+    pager = _keeper(seat, qemu, hear, undo)
+    with _last_words(qemu):
+        await pager.arm(armed)
+        await pager.start()
+        return await _connect(seat, qemu, pager, undo)
 
 
 async def adopt_machine(seat: Seat, hear: Hear, undo: contextlib.AsyncExitStack) -> Machine | None:
-    """The machine that an earlier process left in this seat, with a new pager; None where QEMU has ended."""
+    """The machine that an earlier process left in this seat, with its pager or a successor; None where QEMU has ended."""
     files = Files(seat.directory)
     process = read_pid(files.qemu_pid)
     descriptor = open_exactly(process) if process is not None else None
     if process is None or descriptor is None:
         return None
-    # The old pager may be in the middle of a write: its successor starts when it has ended.
-    await end_leftover(files.pager_pid)
     qemu = AdoptedQemu(process, descriptor, files)
     undo.push_async_callback(qemu.kill)
-    return await _equip(seat, qemu, remembered_arms(files), hear, undo)
+    pager = _keeper(seat, qemu, hear, undo)
+    with _last_words(qemu):
+        if not await pager.adopt():
+            # One that cannot be reached may be in the middle of a write: its successor starts when it has ended.
+            await end_leftover(files.pager_pid)
+            await pager.start()
+        await pager.arm(remembered_arms(files))
+        return await _connect(seat, qemu, pager, undo)
 
 
-async def _equip(
-    seat: Seat, qemu: Qemu, armed: Mapping[str, SlotSet], hear: Hear, undo: contextlib.AsyncExitStack
-) -> Machine:
-    files = Files(seat.directory)
-    pager = PagerKeeper(_post(seat, files), hear)
-    undo.push_async_callback(pager.close)
+def phase_of(files: Files) -> Phase:
+    """What the guest's swap table says of it; "empty" without one."""
+    if not files.table.exists():
+        return Phase.EMPTY
+    table = SwapTable.inspect(files.table)
     try:
-        await pager.arm(armed)
-        await pager.start()
-        qmp = Qmp(seat.definition.vm)
-        undo.push_async_callback(qmp.close)
-        await qmp.connect(files.qmp)
-        await inspect_machine(seat.definition.vm, qmp)
-        console = await Console.open(seat.definition.vm, files.console)
-        undo.push_async_callback(console.close)
-    except GuestError as error:
-        raise type(error)(f"{error}; QEMU's last words: {qemu.last_words() or 'none'}") from error
+        return table.phase
+    finally:
+        table.close()
+
+
+def _keeper(seat: Seat, qemu: Qemu, hear: Hear, undo: contextlib.AsyncExitStack) -> PagerKeeper:
+    files = Files(seat.directory)
+    post = Post(
+        instance=seat.instance, shim=files.shim, table=files.table, log=files.pager_log, pid_file=files.pager_pid,
+        control=files.pager_control, machine=identify(qemu.pid), limit=seat.definition.resident_pages, devices=seat.devices,
+    )  # fmt: skip
+    pager = PagerKeeper(post, hear)
+    undo.push_async_callback(pager.close)
+    return pager
+
+
+async def _connect(seat: Seat, qemu: Qemu, pager: PagerKeeper, undo: contextlib.AsyncExitStack) -> Machine:
+    files, vm = Files(seat.directory), seat.definition.vm
+    qmp = Qmp(vm)
+    undo.push_async_callback(qmp.close)
+    await qmp.connect(files.qmp)
+    await inspect_machine(vm, qmp)
+    console = await Console.open(vm, files.console)
+    undo.push_async_callback(console.close)
     return Machine(qemu=qemu, pager=pager, qmp=qmp, console=console)
 
 
-def _post(seat: Seat, files: Files) -> Post:
-    return Post(
-        instance=seat.instance, shim=files.shim, table=files.table, log=files.pager_log, pid_file=files.pager_pid,
-        limit=seat.definition.resident_pages, devices=seat.devices,
-    )  # fmt: skip
+@contextlib.contextmanager
+def _last_words(qemu: Qemu) -> Iterator[None]:
+    try:
+        yield
+    except GuestError as error:
+        raise type(error)(f"{error}; QEMU's last words: {qemu.last_words() or 'none'}") from error
 
 
 def remember_arms(files: Files, armed: Mapping[str, SlotSet]) -> None:

@@ -46,6 +46,8 @@ class Files:
         self.pager_log = directory / "pager.log"
         self.qemu_pid = directory / "qemu.pid"
         self.pager_pid = directory / "pager.pid"
+        self.filled = directory / "filled"
+        self.pager_control = directory / "pager.sock"
 
     def all(self) -> tuple[Path, ...]:
         """Every one of them."""

@@ -166,6 +166,25 @@ async def test_a_guest_comes_home_again(house: House):
     assert await home.verify() is None
 
 
+async def test_slots_that_came_with_a_guest_come_home_while_it_works(house: House):
+    source, target = await house.source(), house.target()
+    halted, _ = await move(house, source, target)
+    granted = {"shared": halted.swapped["shared"]}
+    await target.arm({"shared": house.own})
+    await source.destroy()
+
+    await target.clean(granted, 1000)
+    assert (await target.swapped())["shared"] & granted["shared"], "nothing is copied before it runs"
+    await target.run()
+    while (await target.swapped())["shared"] & granted["shared"]:
+        await target.clean(granted, 20_000)
+        await asyncio.sleep(0.01)
+
+    assert (await target.swapped())["shared"] <= house.own
+    assert (await target.counts()).foreign == 0
+    assert await target.verify() is None
+
+
 async def test_pages_on_a_device_out_of_reach_travel_as_memory(house: House):
     source, target = await house.source(on_private=True), house.target()
 
