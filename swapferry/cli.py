@@ -23,6 +23,7 @@ from scenarios.check import foresee
 from scenarios.errors import BadFile, ScenarioError
 from scenarios.load import load
 from scenarios.scenario import FAULTS
+from swapferry import cli_chaos, cli_replay, commands
 from swapferry.config import EMBEDDED, BadPlace, default_bus, read_node_file
 from swapferry.logs import log_errors_to_stderr, log_for_a_service
 from swapferry.node import serve
@@ -48,6 +49,9 @@ class GuestKind(StrEnum):
     FAKE = "fake"
 
 
+Record = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write everything that actors hear and decide there, for `swapferry replay`.")
+]
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO.toml", help="The scenario file; scenarios/scenes has some.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 
@@ -81,12 +85,13 @@ def run(  # noqa: PLR0917 - one parameter for each option
     json: Json = False,
     keep: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep stores, slot files and logs there.")] = None,
     processes: Annotated[bool, typer.Option("--processes", help="One process per host; needs an amqp:// bus.")] = False,
+    record: Record = None,
 ) -> None:
     """Play a scenario; exit with 0 only if its expectation held."""
     screen = Screen(Console(stderr=json))
     with _errors_told(json):
         _check_bus(bus)
-        wish = Wish(scenario=load(scenario), bus=bus, guest=guest.value, keep=keep, processes=processes)
+        wish = Wish(scenario=load(scenario), bus=bus, guest=guest.value, keep=keep, processes=processes, record=record)
         _check_processes(wish)
         report = run_until_told(play(wish, screen))
     if json:
@@ -115,14 +120,20 @@ def check(scenario: ScenarioPath, json: Json = False) -> None:
 @app.command()
 def node(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The node's TOML file.")],
+    record: Record = None,
 ) -> None:
     """Run the actors of one host until told to end (SIGTERM or Ctrl-C)."""
     log_for_a_service()
     with _errors_told(json=False):
         try:
-            run_until_told(serve(read_node_file(config)))
+            run_until_told(serve(read_node_file(config), record))
         except Told:
             return
+
+
+commands.register(app)
+cli_chaos.register(app)
+cli_replay.register(app)
 
 
 def _print_json(document: Any) -> None:
