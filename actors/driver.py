@@ -14,6 +14,7 @@ from actors.domain.lifecycle import Level
 from actors.messages import Did, Inspect, Inspected, Looked, Named, Noticed, Report, Wanted, hypervisor, vm_instance
 from actors.runtime.actor import Inbox
 from paging.errors import MachineGone, PagingError
+from paging.fault_points import fault_point
 from paging.guest import Definition, Guest
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,10 @@ class Driver:
                 self._died = ""
             if self._died and wanted.level is not Level.GONE:
                 raise MachineGone(self._died)
-            return attrs.evolve(await _bring(guest, wanted), instance=self._instance)
+            fault_point("driver.before_effect", str(wanted.level))
+            brought = await _bring(guest, wanted)
+            fault_point("driver.after_effect", str(wanted.level))
+            return attrs.evolve(brought, instance=self._instance)
         except (PagingError, OSError) as error:
             if isinstance(error, MachineGone):
                 self._notice("died", str(error))

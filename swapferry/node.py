@@ -18,6 +18,7 @@ from scenarios.faults import Faults
 from scenarios.host import HostNode, HostPlan, facts_for
 from scenarios.timeline import entries_of
 from swapferry.config import NodeDevice, NodeFile
+from swapferry.fault_door import fault_door
 from swapferry.notify import tell_ready
 from swapferry.recorded import recorded
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers, locked, private_directory
@@ -31,7 +32,7 @@ async def serve(file: NodeFile, record: Path | None = None) -> None:
     rooms = Rooms(work=node.store.parent, ram=private_directory(node.directory))
     parts = RealParts(rooms, brokers(node.bus, Topology(prefix=node.prefix)), GUESTS[node.guest], Faults())
     try:
-        with recorded(record, parts.clock) as recorder:
+        with recorded(record, parts.clock) as recorder, fault_door():
             plan = plan_of(file)
             host = HostNode(plan, parts, _Timeline(file), recorder(plan))
             try:

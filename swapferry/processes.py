@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from scenarios.snapshot import kept_of
 from scenarios.timeline import Entry
 from scenarios.world import World
 from swapferry.config import NodeDevice, NodeFile, NodeSection, write_node_file
+from swapferry.fault_door import DOOR
 from swapferry.node import plan_of
 from swapferry.recorded import recording_of
 from swapferry.supervised import Supervised
@@ -38,8 +40,10 @@ class ManyProcesses(World):
 
     def __init__(
         self, scenario: Scenario, parts: Parts, rooms: Rooms, *, bus: str, guest: str, topology: Topology, user: str,
-        record: Path | None = None,
+        record: Path | None = None, fault_doors: bool = False,
     ) -> None:  # fmt: skip
+        """With `fault_doors` the nodes can be told of fault points (`Supervised.arm`)."""
+        self._fault_doors = fault_doors
         self._scenario, self._rooms, self._bus, self._guest, self._topology = scenario, rooms, bus, guest, topology
         self._record = record
         self._files: dict[str, NodeFile] = {}
@@ -138,4 +142,5 @@ class ManyProcesses(World):
         write_node_file(file, path)
         record = () if self._record is None else ("--record", str(recording_of(self._record, name)))
         command = (sys.executable, "-m", "swapferry", "node", "--config", str(path), *record)
-        return Supervised(name, command, self._rooms.work / f"{name}.log")
+        door = {DOOR: f"@swapferry-{uuid.uuid4().hex}"} if self._fault_doors else {}
+        return Supervised(name, command, self._rooms.work / f"{name}.log", door)

@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from scenarios.errors import Failed
+from swapferry.fault_door import DOOR, arm
 from swapferry.notify import READY, VARIABLE
 
 READY_S = 60.0
@@ -68,6 +69,11 @@ class Supervised:
         """Send it a signal; nothing where none runs at the moment."""
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
+
+    def arm(self, specification: str) -> None:
+        """Arm these fault points in the process that runs, and no others; its successor has none. Raises `OSError` where
+        nobody listens."""
+        arm(self.more[DOOR], specification)
 
     async def end(self) -> str:
         """Tell it to end and wait; returns what is wrong with how it ended, or nothing."""

@@ -34,6 +34,16 @@ def type_name(heard: Heard) -> str:
     return f"Tick({heard.body.timer})" if isinstance(heard.body, Tick) else type(heard.body).__name__
 
 
+def what_it_was(heard: Heard, events: tuple[Event, ...]) -> str:
+    """A turn in a word: the row it did, "undo" and the role that undid, or the name of what was heard."""
+    for event in events:
+        if event.name == "row_done":
+            return str(event.fields["row"])
+        if event.name == "undone":
+            return f"undo {event.fields['role']}"
+    return type_name(heard)
+
+
 def log(seen: Observed) -> None:
     """Write the events of a turn, each with the saga and the VM it belongs to."""
     for event in seen.events:

@@ -29,10 +29,11 @@ from actors.runtime.deciding import Decided, Decider
 from actors.runtime.errands import Errands
 from actors.runtime.hosted import Hosted, State
 from actors.runtime.mailbox import Parcel
-from actors.runtime.observed import Observed, log, observed
+from actors.runtime.observed import Observed, log, observed, what_it_was
 from actors.runtime.recorder import Recorder
 from actors.runtime.saying import Speaker, about
 from actors.runtime.store import Store
+from paging.fault_points import fault_point, is_armed
 
 STORE_PAUSE_S = 1.0
 GROUP_TURNS_MAX = 256
@@ -168,6 +169,7 @@ class Shell:
 
     async def _stored(self, group: Sequence[Decided]) -> bool:
         changes = [decided.change for decided in group if decided.change.values or decided.change.timers]
+        _fault("shell.before_store", group)
         if not changes:
             return True
         try:
@@ -181,6 +183,7 @@ class Shell:
             await self._store_singly(group, error)
             return False
         self._counts["commits"] += 1
+        _fault("shell.after_store", group)
         return True
 
     async def _put_back(self, group: Sequence[Decided]) -> None:
@@ -229,6 +232,7 @@ class Shell:
                 self.defect(decided.hosted, decided.parcel, error)
                 decided.hosted.end_turn()
             else:
+                _fault("shell.after_obey", [decided])
                 self._turns.start(self._say_and_ack(decided))
 
     def _obey(self, decided: Decided) -> None:
@@ -258,6 +262,7 @@ class Shell:
     async def _say_and_ack(self, decided: Decided) -> None:
         try:
             await self._speaker.say_all(decided.words)
+            _fault("shell.after_say", [decided])
             if decided.parcel.delivery is not None:
                 await decided.parcel.delivery.ack()
         finally:
@@ -302,3 +307,10 @@ class Shell:
         if row is not None and row.due <= self._clock.now():  # else it was stopped or set anew meanwhile
             hosted.mailbox.ring(timer)
             self.ready(hosted)
+
+
+def _fault(name: str, group: Sequence[Decided]) -> None:
+    """Where a test may let the node end or stand still: between two steps, at the turn of its choice (`what_it_was`)."""
+    if is_armed(name):
+        for decided in group:
+            fault_point(name, what_it_was(decided.heard, decided.decision.events))

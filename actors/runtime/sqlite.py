@@ -23,6 +23,7 @@ from actors.runtime import values
 from actors.runtime.actor import Key
 from actors.runtime.book import Book
 from actors.runtime.store import Change, Store, TimerRow
+from paging.fault_points import fault_point
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -158,6 +159,7 @@ class SqliteStore(Store):
         try:
             for statement, rows in statements:
                 self._opened.executemany(statement, rows)
+            fault_point("store.commit")
             self._opened.execute("COMMIT")
         except BaseException:
             if self._opened.in_transaction:  # some errors roll back by themselves

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from actors.domain.lifecycle import Outcome
@@ -71,8 +71,9 @@ class Cluster:
         )
         self.parts = RealParts(self.rooms, brokers(rabbitmq.url, self.topology), GUESTS[guest], Faults())
         self.world = ManyProcesses(
-            self.scenario, self.parts, self.rooms, bus=rabbitmq.url, guest=guest, topology=self.topology, user=run
-        )
+            self.scenario, self.parts, self.rooms, bus=rabbitmq.url, guest=guest, topology=self.topology, user=run,
+            fault_doors=True,
+        )  # fmt: skip
         self._offsets: dict[Path, int] = {}
 
     # -- life
@@ -137,6 +138,16 @@ class Cluster:
         """Kill it."""
         self.world.nodes[host].kill()
 
+    def arm(self, host: str, points: Iterable[str]) -> None:
+        """The node dies when it comes to one of these fault points, and of no other."""
+        self.world.nodes[host].arm(",".join(f"{point}=crash" for point in points))
+
+    def disarm(self) -> None:
+        """No node dies of a fault point that it did not come to."""
+        for host in HOSTS:
+            with contextlib.suppress(OSError):  # it is dead just now, and its successor has none
+                self.arm(host, ())
+
     def pagers(self, host: str) -> None:
         """Kill all of this host."""
         for process in self.world.processes("pager", host):
@@ -154,6 +165,10 @@ class Cluster:
         node.signal(signal.SIGSTOP)
         await asyncio.sleep(lasts_s)
         node.signal(signal.SIGCONT)
+
+    def starts(self) -> int:
+        """How many node processes were started until now."""
+        return sum(node.starts for node in self.world.nodes.values())
 
     async def all_ready(self) -> None:
         """Until every node works. Raises `Failed`."""

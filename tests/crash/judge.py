@@ -36,7 +36,7 @@ async def judge(cluster: Cluster, asked: Asked | None) -> list[str]:
         await cluster.all_ready()
     except Failed as error:
         return [str(error)]
-    problems = await _quiet(cluster)
+    problems = await settle(cluster)
     problems += _one_place(cluster, asked)
     try:
         found = await cluster.verify(VERIFY_S)
@@ -47,7 +47,7 @@ async def judge(cluster: Cluster, asked: Asked | None) -> list[str]:
     return problems + _defects(cluster)
 
 
-async def _quiet(cluster: Cluster) -> list[str]:
+async def settle(cluster: Cluster) -> list[str]:
     """Until all slots are home, every saga is ended and all agree; else what still was not so at last."""
     give_up = asyncio.get_running_loop().time() + QUIET_S
     while True:

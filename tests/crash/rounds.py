@@ -25,7 +25,7 @@ from actors.domain.placement import Placement
 from scenarios.timeline import Entry
 from swapferry.logs import log_errors_to_stderr
 from tests.crash.cluster import HOSTS, VM, Cluster
-from tests.crash.judge import Asked, judge
+from tests.crash.judge import Asked, judge, settle
 from tests.crash.strikes import CLEANUP, Strike, strikes_of
 from tests.support.rabbitmq import RabbitMQ
 
@@ -45,14 +45,16 @@ class Round:
     outcome: str
     freeze_ms: float | None
     rebooted: bool
+    deaths: int
+    """node processes that had to be started again"""
     seconds: float
     problems: Sequence[str]
 
     def __str__(self) -> str:
         freeze = f"frozen {self.freeze_ms:.0f} ms" if self.freeze_ms is not None else "not frozen"
         booted = ", booted anew" if self.rebooted else ""
-        strikes = "; ".join(map(str, self.strikes))
-        return f"{self.seed} {self.guest}: {self.outcome}, {freeze}{booted}, {self.seconds:.1f} s [{strikes}]"
+        strikes, died = "; ".join(map(str, self.strikes)), f"{self.deaths} nodes died"
+        return f"{self.seed} {self.guest}: {self.outcome}, {freeze}{booted}, {died}, {self.seconds:.1f} s [{strikes}]"
 
 
 async def play(cluster: Cluster, seed: str) -> Round:
@@ -63,10 +65,15 @@ async def play(cluster: Cluster, seed: str) -> Round:
     target = pick.choice([host for host in HOSTS if host != source])
     strikes = strikes_of(pick, cluster.guest)
     watch = _Watch(cluster)
-    moving = asyncio.create_task(cluster.migrate(target, VERDICT_S))
+    starts = cluster.starts()
     roles = {"source": source, "target": target, "manager": HOSTS[0]}
     roles["other"] = next(host for host in HOSTS if host not in (source, target))
-    striking = [asyncio.create_task(_strike(cluster, strike, roles[strike.role], watch, moving)) for strike in strikes]
+    for host in HOSTS:
+        cluster.arm(host, [one.point for one in strikes if one.point and roles.get(one.role, host) == host])
+    moving = asyncio.create_task(cluster.migrate(target, VERDICT_S))
+    striking = [
+        asyncio.create_task(_strike(cluster, strike, roles[strike.role], watch, moving)) for strike in strikes if not strike.point
+    ]
     problems, asked = [], None
     try:
         asked = Asked(source=source, target=target, verdict=await moving)
@@ -74,12 +81,15 @@ async def play(cluster: Cluster, seed: str) -> Round:
         problems.append(str(error))
     struck = await asyncio.gather(*striking, return_exceptions=True)
     problems += [f"the strike itself failed: {error!r}" for error in struck if isinstance(error, BaseException)]
+    await settle(cluster)
+    cluster.disarm()
     problems += await judge(cluster, asked)
     watch.look()
     problems += _memory_was_kept(cluster, strikes, watch)
     return Round(
         seed=seed, guest=cluster.guest, strikes=strikes, outcome=str(asked.verdict.outcome) if asked else "no verdict",
-        freeze_ms=watch.freeze_ms, rebooted=watch.rebooted, seconds=time.time() - begun, problems=problems,
+        freeze_ms=watch.freeze_ms, rebooted=watch.rebooted,
+        deaths=cluster.starts() - starts, seconds=time.time() - begun, problems=problems,
     )  # fmt: skip
 
 
@@ -94,7 +104,7 @@ def place_of(cluster: Cluster) -> str:
 def _memory_was_kept(cluster: Cluster, strikes: Sequence[Strike], watch: "_Watch") -> list[str]:
     """A guest may start anew only if its memory was really lost: a fake one lives in its node, a real one survives both
     node and pager."""
-    deadly = cluster.guest == "fake" and any(strike.what in ("node", "all") for strike in strikes)
+    deadly = cluster.guest == "fake" and any(strike.what in ("node", "all", "point") for strike in strikes)
     if watch.rebooted and not deadly:
         return ["the guest lost its memory and booted anew, though nothing of its machine was killed"]
     return []
@@ -162,6 +172,7 @@ class Tally:
     outcomes: Counter[str] = attrs.field(factory=Counter)
     kills: Counter[str] = attrs.field(factory=Counter)
     points: Counter[str] = attrs.field(factory=Counter)
+    deaths: int = 0
     freezes: dict[str, float] = attrs.field(factory=dict)
     violated: list[Round] = attrs.field(factory=list)
 
@@ -170,11 +181,12 @@ class Tally:
         self.rounds[one.guest] += 1
         self.outcomes[one.outcome] += 1
         for strike in one.strikes:
-            self.kills[f"{strike.what} of {strike.role}" if strike.what in ("node", "pager", "stop") else strike.what] += 1
-            self.points[strike.point] += 1
+            self.kills[strike.victim] += 1
+            self.points[strike.when] += 1
+        self.deaths += one.deaths
         if len(one.strikes) == 1 and one.freeze_ms is not None:
             (strike,) = one.strikes
-            self.freezes[strike.what] = max(one.freeze_ms, self.freezes.get(strike.what, 0.0))
+            self.freezes[strike.victim] = max(one.freeze_ms, self.freezes.get(strike.victim, 0.0))
         if one.problems:
             self.violated.append(one)
 
@@ -183,6 +195,7 @@ class Tally:
         return [
             f"rounds: {sum(self.rounds.values())} ({_counted(self.rounds)})",
             f"outcomes: {_counted(self.outcomes)}",
+            f"nodes killed: {self.deaths}",
             f"struck: {_counted(self.kills)}",
             f"when: {_counted(self.points)}",
             "longest freeze under a single fault: "
