@@ -22,7 +22,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -67,6 +67,8 @@ class _Armed:
 
 _armed: dict[str, _Armed] = {}
 _specification = ""
+followers: list[Callable[[str], None]] = []
+"""who hands on what is armed to other processes; called by `arm`"""
 
 
 def arm(specification: str) -> None:
@@ -76,6 +78,8 @@ def arm(specification: str) -> None:
     _armed.clear()
     _armed.update(armed)
     _specification = specification
+    for follow in followers:
+        follow(specification)
 
 
 def specification() -> str:

@@ -88,6 +88,11 @@ class PagerProcess:
         """Until the process has ended: nothing of it writes a slot any more."""
         await asyncio.wait([self._ending])
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether it ends so soon."""
+        await asyncio.wait([self._ending], timeout=seconds)
+        return not self.is_alive
+
     async def kill(self) -> None:
         """End the process and await it."""
         if self.is_alive:

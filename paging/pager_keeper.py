@@ -24,6 +24,12 @@ from paging.table_header import Process
 RESTARTS_MAX = 20
 """Pagers in a row that end at once; more are a defect: the guest waits, and its watcher is told"""
 AT_ONCE_S = 0.05
+END_S = 1.0
+"""How long after it fell silent a pager may take to end"""
+ADOPTED_S = 5.0
+"""How soon a pager that was found answers, or is replaced"""
+ASKED_AGAIN = frozenset({"arm", "start", "freeze", "thaw", "counts", "swapped", "retry", "clean", "faults"})
+"""What a successor answers as its predecessor would have; of a delivery it knows nothing"""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +67,7 @@ class PagerKeeper:
         self._spare: PagerProcess | None = None
         self._ready = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._arming: asyncio.Task[Any] | None = None
         self.restarts = 0
         self.takeovers_s: list[float] = []
         """for each restart, from the end of a pager until its successor answered faults"""
@@ -81,23 +88,41 @@ class PagerKeeper:
         pager = PagerProcess.adopt(process, self._post.control, self._told) if process is not None else None
         if pager is None:
             return False
+        try:
+            await pager.ask("counts", timeout_s=ADOPTED_S)
+        except GuestError:
+            # About to end, or unable to: one that answers nobody is of no use to its guest.
+            await pager.kill()
+            return False
         self._pager = pager
         self._ready.set()
         self._keep_it()
         return True
 
     def _keep_it(self) -> None:
+        fault_points.followers.append(self._hand_on)
         self._keeping = asyncio.create_task(self._keep(), name=f"keeper of {self._post.instance}")
 
     async def ask(self, name: str, *, timeout_s: float = ASK_S, **arguments: Any) -> Any:
-        """Ask the present pager; waits for a successor that is being started."""
+        """Ask the present pager; waits for a successor that is being started, and asks that one again where it can tell."""
+        pager = await self._present(timeout_s)
+        try:
+            return await pager.ask(name, timeout_s=timeout_s, **arguments)
+        except GuestError:
+            if name not in ASKED_AGAIN or not await pager.ends_within(END_S):
+                raise
+        if self._pager is pager:
+            self._ready.clear()
+        return await (await self._present(timeout_s)).ask(name, timeout_s=timeout_s, **arguments)
+
+    async def _present(self, timeout_s: float) -> PagerProcess:
         try:
             await asyncio.wait_for(self._ready.wait(), timeout_s)
         except TimeoutError as error:
             raise GuestError(f"{self._post.instance} has no pager") from error
         if self._pager is None:
-            raise GuestError(f"{self._post.instance} has no pager any more: it was destroyed")
-        return await self._pager.ask(name, timeout_s=timeout_s, **arguments)
+            raise GuestError(f"{self._post.instance} has no pager any more")
+        return self._pager
 
     async def arm(self, slots: Mapping[str, SlotSet]) -> None:
         """Arm the present pager and each successor."""
@@ -121,7 +146,12 @@ class PagerKeeper:
         # Whoever waits for a successor learns that there is none.
         self._ready.set()
 
+    def _hand_on(self, faults: str) -> None:
+        self._arming = asyncio.ensure_future(self.ask("faults", specification=faults))
+
     async def _stop_keeping(self) -> None:
+        if self._hand_on in fault_points.followers:
+            fault_points.followers.remove(self._hand_on)
         if self._keeping is not None:
             self._keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -160,12 +190,19 @@ class PagerKeeper:
             try:
                 await self._replace()
             except (PagingError, OSError) as error:
-                self._told("pager-died", f"{self._post.instance}: its pager ended and no successor could take over: {error}")
+                await self._give_up(f"its pager ended and no successor could take over: {error}")
                 return
             self.restarts += 1
             self.takeovers_s.append(time.monotonic() - ended)
             self._told("pager-restarted", f"{self._post.instance}: its pager ended unasked")
-        self._told("pager-died", f"{self._post.instance}: its pager ended {self.restarts} times; the guest waits")
+        await self._give_up(f"its pager ended {self.restarts} times; the guest waits")
+
+    async def _give_up(self, why: str) -> None:
+        pager, self._pager = self._pager, None
+        if pager is not None:
+            await pager.kill()
+        self._ready.set()
+        self._told("pager-died", f"{self._post.instance}: {why}")
 
     async def _replace(self) -> None:
         spare, self._spare = self._spare, None

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import attrs
 
@@ -282,6 +282,21 @@ class QemuGuest(Guest):
         """QEMU's and the pager's process."""
         machine = self._machine
         return (machine.qemu.pid, machine.pager.pid) if machine else (None, None)
+
+    @property
+    def pager_restarts(self) -> int:
+        """How many pagers ended unasked and were replaced."""
+        return self._machine.pager.restarts if self._machine else 0
+
+    @property
+    def pager_takeovers_s(self) -> Sequence[float]:
+        """For each of them, from its end until its successor answered faults."""
+        return tuple(self._machine.pager.takeovers_s) if self._machine else ()
+
+    @property
+    def silence_s_max(self) -> float:
+        """The longest time without a sign of life of the guest (our test guest gives one every 10 ms while it runs)."""
+        return self._machine.console.silence_s_max if self._machine else 0.0
 
     # How it is done
 

@@ -6,6 +6,7 @@ takes depends on its size and on the swap device, and as long as dots come it go
 
 import asyncio
 import contextlib
+import time
 from collections import Counter, deque
 from pathlib import Path
 
@@ -22,6 +23,8 @@ class Console:
     def __init__(self, vm: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         """the newest messages"""
+        self.silence_s_max = 0.0
+        """the longest time between two signs of life, as seen from here; set it to 0 to begin anew"""
         self._vm, self._reader, self._writer = vm, reader, writer
         self._said: asyncio.Queue[str | None] = asyncio.Queue()
         self._life = asyncio.Event()
@@ -81,9 +84,12 @@ class Console:
         return GuestError(f"{self._vm}: {what}, awaited was {awaited!r}; it said {self.last_words()!r}")
 
     async def _read(self) -> None:
-        rest = ""
+        rest, heard = "", 0.0
         with contextlib.suppress(OSError):
             while data := await self._reader.read(1 << 16):
+                now = time.monotonic()
+                self.silence_s_max = max(self.silence_s_max, now - heard if heard else 0.0)
+                heard = now
                 *whole, rest = (rest + data.decode(errors="replace").replace("\r", "")).split("\n")
                 for line in whole:
                     self._take(line)
