@@ -28,11 +28,12 @@ CHECKERS: Mapping[str, str] = {
     "pages": "every page of a VM that runs reads as last written, wherever it lies",
     "writers": "a slot is written only by the host that owns it and is its home, by the one instance armed with it, named by no table",
     "listed": "a device with a slot away from home is in the sharing table",
-    "turns": "store, obey, say, ack: in this order, in every turn",
+    "turns": "store, obey, say, ack: in this order, in every turn; one turn at a time, in the order of arrival",
+    "delivery": "what the bus took over is delivered until it is settled, and at rest nothing waits",
     "order": "what one actor says to another arrives in the order of its words, but for what comes again",
     "once": "a row of a saga is done once by each that plays it",
     "generations": "the generation in which a slot is owned only rises",
-    "undone": "a migration that was undone leaves the VM where it was, in its epoch",
+    "undone": "a migration is committed or undone, never both, and its verdict says which",
     "verdicts": "a request ends, and ends one way",
     "dead letters": "nothing is a dead letter but what nobody can have",
     "defects": "no actor meets a defect, no node ends by itself",
@@ -98,7 +99,14 @@ def listed(world: "World") -> Iterable[str]:
             yield f"slots of {device} are with {away[0]}, and the sharing table does not name the device"
 
 
-ALWAYS: Mapping[str, Rule] = {"one place": one_place, "pages": pages, "listed": listed}
+def defects(world: "World") -> Iterable[str]:
+    """See `CHECKERS`."""
+    for place in world.places.values():
+        if place.host is not None and place.host.node.counts["defects"]:
+            yield f"an actor of {place.name} met a defect"
+
+
+ALWAYS: Mapping[str, Rule] = {"one place": one_place, "pages": pages, "listed": listed, "defects": defects}
 
 
 def write_problem(world: "World", host: str, instance: str, device: str, slot: int) -> str:
@@ -179,4 +187,11 @@ def machines(world: "World") -> Iterable[str]:
             yield from pages_of(machine)
 
 
-AT_REST: Mapping[str, Rule] = {"sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines}
+def delivery(world: "World") -> Iterable[str]:
+    """See `CHECKERS`."""
+    network = world.network
+    if network.landed != network.settled:
+        yield f"the bus took over {network.landed} messages, {network.settled} were settled, {network.under_way()} are under way"
+
+
+AT_REST: Mapping[str, Rule] = {"sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines, "delivery": delivery}

@@ -56,7 +56,7 @@ class Onlooker:
     def said(self, process: Process, envelope: Envelope) -> None:
         """The broker confirmed it; its node learns of that now."""
 
-    def delivered(self, node: str, message: Message, envelope: Envelope) -> None:
+    def delivered(self, process: Process, message: Message, envelope: Envelope) -> None:
         """A node is handed this."""
 
     def acking(self, process: Process, envelope: Envelope) -> None:
@@ -72,7 +72,8 @@ class SimNetwork:
     def __init__(self, fortune: Fortune, onlooker: Onlooker) -> None:
         self.fortune, self.onlooker = fortune, onlooker
         self.dead: list[DeadLetter] = []
-        self.published = 0
+        self.landed = self.settled = 0
+        """messages that the broker took over, and those that it was allowed to forget"""
         self._queues: dict[str, Queue] = {}
         self._bindings: dict[str, dict[str, None]] = {}
         self._cut: dict[str, None] = {}
@@ -123,8 +124,13 @@ class SimNetwork:
         """Bytes that no codec has seen arrive for this node."""
         queue = self._queues.get(node)
         if queue is not None:
+            self.landed += 1
             queue.fresh.append(Message(raw))
             self.serve(queue)
+
+    def under_way(self) -> int:
+        """Messages that lie in queues or in the hands of nodes."""
+        return sum(len(queue) + (queue.consumer.holds if queue.consumer else 0) for queue in self._queues.values())
 
     # what the brokers do with it
 
@@ -146,6 +152,7 @@ class SimNetwork:
         for message in reversed(unacked):
             message.returns += 1
             if message.returns > DELIVERY_LIMIT:
+                self.settled += 1
                 self.bury(message.raw, REASON_DELIVERY_LIMIT)
             else:
                 queue.returned.appendleft(message)
@@ -174,6 +181,7 @@ class SimNetwork:
         pair = (envelope.source, envelope.target)
         self._numbers[pair] = self._numbers.get(pair, 0) + 1
         for queue in queues:
+            self.landed += 1
             queue.fresh.append(Message(raw, *pair, self._numbers[pair] if confirm is not None else 0))
             self.serve(queue)
         if confirm is not None and not confirm.done():
@@ -208,6 +216,11 @@ class SimBroker(Broker):
         self._unacked: dict[SimDelivery, None] = {}
         self._arrives = 0.0
 
+    @property
+    def holds(self) -> int:
+        """Messages handed over and not settled."""
+        return len(self._unacked)
+
     async def open(self, node: str, deliver: Deliver) -> None:
         """See `Broker.open`."""
         check_node(node)
@@ -234,7 +247,6 @@ class SimBroker(Broker):
         network, fortune = self.network, self.network.fortune
         network.onlooker.published(envelope)
         raw = encode(envelope)
-        network.published += 1
         await self._connected()
         if fortune.strikes("publish lost"):
             await self._never(envelope)
@@ -313,6 +325,7 @@ class SimBroker(Broker):
             try:
                 envelope = decode(message.raw)
             except Unreadable as error:
+                self.network.settled += 1
                 self.bury(message.raw, str(error))
                 continue
             delivery = SimDelivery(self, message, envelope)
@@ -324,7 +337,7 @@ class SimBroker(Broker):
         if delivery not in self._unacked or self._deliver is None:
             return
         self.counters.redelivered += delivery.redelivered
-        self.network.onlooker.delivered(self.node, delivery.message, delivery.envelope)
+        self.network.onlooker.delivered(self.process, delivery.message, delivery.envelope)
         self._deliver(delivery)
 
     def bury(self, raw: bytes, reason: str) -> None:
@@ -337,6 +350,7 @@ class SimBroker(Broker):
         if delivery not in self._unacked:
             return False
         del self._unacked[delivery]
+        self.network.settled += 1
         if self._queue is not None and len(self._queue):
             self.take_from(self._queue)
         return True
@@ -365,6 +379,7 @@ class SimDelivery(Delivery):
         queue = self._broker._queue  # noqa: SLF001 - one of a pair
         if self._broker.settle(self) and queue is not None:
             self.message.returns += 1
+            self._broker.network.settled -= 1
             queue.returned.append(self.message)
             self._broker.network.serve(queue)
 

@@ -70,6 +70,9 @@ class Turns:
         self._fortune, self._broken, self._drops = fortune, broken, drops
         self._dropped: Counter[Process] = Counter()
         self._open: dict[tuple[Process, str], Seen] = {}
+        self._arrived: dict[tuple[Process, str], dict[str, list[int]]] = {}
+        self._arrivals = 0
+        self._turned: dict[tuple[Process, str], int] = {}
         pick = fortune.random
         self.favourite = (pick.choice(LABELS), pick.choice(CRASH_POINTS))
         self.done: Counter[str] = Counter()
@@ -79,15 +82,44 @@ class Turns:
     def forget(self, process: Process) -> None:
         """The process is dead."""
         del self._dropped[process]
-        for key in [key for key in self._open if key[0] is process]:
-            del self._open[key]
+        for kept in (self._open, self._arrived, self._turned):
+            for key in [key for key in kept if key[0] is process]:
+                del kept[key]  # type: ignore[attr-defined]
 
     # what happens to a turn
+
+    def delivered(self, process: Process, envelope: Envelope) -> None:
+        """A message was handed to its node."""
+        self._arrivals += 1
+        arrived = self._arrived.setdefault((process, envelope.target), {})
+        arrived.setdefault(envelope.id, []).append(self._arrivals)
+
+    def _in_turn(self, process: Process, address: str, heard: str) -> None:
+        """An actor takes its messages in the order in which they arrived, one at a time."""
+        under_way = self._open.get((process, address))
+        if under_way is not None and Stage.DECIDED < under_way.stage < Stage.OBEYED:
+            self._broken("turns", f"{address} heard {heard} while its turn of {under_way.heard} was under way")
+        arrived = self._arrived.get((process, address), {}).get(heard)
+        if not arrived:
+            return
+        now, before = arrived.pop(0), self._turned.get((process, address), 0)
+        if now < before:
+            self._broken("turns", f"{address} heard {heard} after what had arrived later")
+        self._turned[process, address] = now
+
+    def refused(self, process: Process, changes: Sequence[Change]) -> None:
+        """The store refused a group: its turns will be decided anew."""
+        for change in changes:
+            seen = self._open.pop((process, change.actor), None)
+            if seen is not None and not seen.posted:
+                number = self._turned.get((process, change.actor), 0)
+                self._arrived.setdefault((process, change.actor), {}).setdefault(seen.heard, []).insert(0, number)
 
     def decided(self, process: Process, address: str, turn: Turn) -> None:
         """An actor has decided."""
         decision = turn.decision()
         heard = turn.heard
+        self._in_turn(process, address, heard.id)
         self._open[process, address] = Seen(
             heard=heard.id,
             label=label_of(turn),

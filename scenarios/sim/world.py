@@ -16,8 +16,9 @@ from actors.domain.ledger import Right
 from actors.domain.placement import Placement
 from actors.errors import StoreError
 from actors.messages import MANAGER, Cancel, Define, Migrate, Verdict, swap_device
-from actors.runtime.actor import Record
+from actors.runtime.actor import Event, Record
 from actors.runtime.observed import Observed
+from actors.swap_device import Numbered
 from bus.broker import DeadLetter
 from bus.envelope import Envelope
 from bus.errors import Transient
@@ -85,6 +86,9 @@ class World(Onlooker):
         self._hosting |= {f"hypervisor.{host}": host for host in self.places}
         self._heard: dict[tuple[str, str], int] = {}
         self._rows: dict[tuple[str, str, str], int] = {}
+        self._undone: dict[str, str] = {}
+        self._ended: dict[str, str] = {}
+        self._generations: dict[str, int] = {}
         self._enough = asyncio.Event()
         self.unlooked = False
         """a ledger or the sharing table may have changed since the rules were looked at"""
@@ -334,10 +338,20 @@ class World(Onlooker):
                 self.fail(name, sentence)
                 return
 
+    def _check_generations(self) -> None:
+        for device in self.homes:
+            newest = max((int(key) for key in self.record(swap_device(device)).all(Right)), default=0)
+            before = self._generations.get(device, 0)
+            count = self.record(swap_device(device)).get(Numbered)
+            if count is not None and (count.generation < before or newest > count.generation):
+                self.fail("generations", f"{device} counts {count.generation}, after {before}; its newest right is of {newest}")
+            self._generations[device] = count.generation if count is not None else before
+
     def look(self) -> None:
         """What is looked at after each step, where something has happened that it is about."""
         if self.unlooked or any(machine.moved or machine.wrong for machine in self.machines()):
             self.unlooked = False
+            self._check_generations()
             self.check(checkers.ALWAYS)
 
     def _guard(self, host: str, instance: str, device: str, slot: int) -> None:
@@ -360,17 +374,39 @@ class World(Onlooker):
         events = " ".join(f"{event.name}:{event.fields.get('row', '')}" for event in seen.events)
         self.tell(f"{seen.actor} {seen.type} from {seen.heard.source} {seen.heard.id} | {events} | {says}")
         for event in seen.events:
-            if event.name == "row_done":
-                key = (seen.actor, str(event.fields["saga"]), str(event.fields["row"]))
-                self._rows[key] = self._rows.get(key, 0) + 1
-                if self._rows[key] > 1:
-                    self.fail("once", f"{key[0]} did row {key[2]} of saga {key[1]} {self._rows[key]} times")
+            self._judge(seen.actor, event)
         if self.random.random() < DEEDS:
             machines = [machine for machine in self.machines() if machine.pages is not None]
             if machines:
                 self._live(self.random.choice(machines))
         self.step()
         self.look()
+
+    def _judge(self, actor: str, event: Event) -> None:
+        if event.name == "row_done":
+            saga, row = str(event.fields["saga"]), str(event.fields["row"])
+            self._rows[actor, saga, row] = self._rows.get((actor, saga, row), 0) + 1
+            if self._rows[actor, saga, row] > 1:
+                self.fail("once", f"{actor} did row {row} of saga {saga} {self._rows[actor, saga, row]} times")
+            if row == "commit" and saga in self._undone:
+                self.fail("undone", f"saga {saga} was committed after {self._undone[saga]} had undone it")
+        elif event.name == "undone":
+            saga = str(event.fields["saga"])
+            self._undone[saga] = actor
+            if (MANAGER, saga, "commit") in self._rows:
+                self.fail("undone", f"{actor} undid saga {saga}, which had committed")
+        elif event.name == "verdict":
+            request, outcome = str(event.fields["request"]), str(event.fields["outcome"])
+            if self._ended.setdefault(request, outcome) != outcome:
+                self.fail("verdicts", f"request {request} ended as {self._ended[request]} and as {outcome}")
+            self._judge_verdict(request, outcome, str(event.fields.get("saga", "")))
+
+    def _judge_verdict(self, request: str, outcome: str, saga: str) -> None:
+        committed = (MANAGER, saga, "commit") in self._rows
+        if saga and committed and outcome == "undone":
+            self.fail("undone", f"request {request} was told that saga {saga} was undone, it had committed")
+        if saga and saga in self._undone and outcome == "done":
+            self.fail("undone", f"request {request} was told that saga {saga} was done, it was undone")
 
     def _live(self, machine: SimMachine) -> None:
         if machine.pages is not None:
@@ -387,13 +423,14 @@ class World(Onlooker):
     def acking(self, process: Process, envelope: Envelope) -> None:  # noqa: D102
         self.turns.acking(process, envelope)
 
-    def delivered(self, node: str, message: Message, envelope: Envelope) -> None:  # noqa: D102
+    def delivered(self, process: Process, message: Message, envelope: Envelope) -> None:  # noqa: D102
+        self.turns.delivered(process, envelope)
         if message.returns or not message.number:
             return
         pair = (message.source, message.target)
         before = self._heard.get(pair, 0)
         if message.number <= before:
-            self.fail("order", f"{node} was handed {envelope.type} of {pair[0]} to {pair[1]} out of order")
+            self.fail("order", f"{process.name} was handed {envelope.type} of {pair[0]} to {pair[1]} out of order")
         self._heard[pair] = message.number
 
     def buried(self, letter: DeadLetter) -> None:  # noqa: D102
