@@ -5,7 +5,7 @@ actor, and to the hypervisor the levels that last (a machine that died, slots th
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 import structlog
@@ -16,6 +16,7 @@ from actors.runtime.actor import Inbox
 from paging.errors import MachineGone, PagingError
 from paging.fault_points import fault_point
 from paging.guest import Definition, Guest
+from paging.slots import SlotSet
 
 log = structlog.get_logger(__name__)
 
@@ -163,6 +164,10 @@ class Driver:
                 self.tend(self._wanted)
 
     # -- looking
+
+    async def swapped(self) -> Mapping[str, SlotSet]:
+        """Which slots its table names now; nothing where there is no machine. Raises `PagingError`."""
+        return await self._guest.swapped() if self._guest is not None else {}
 
     def look(self, inspect: Inspect) -> None:
         """Ask the guest how its memory lies, beside whatever else goes on."""

@@ -90,6 +90,10 @@ class VmInstance(Actor):
         if not following.report.failed:
             self._driver.tend(following.wanted)
 
+    async def seen(self) -> Mapping[str, object]:
+        """Which slots its swap table names: device -> wire form."""
+        return {"swapped": {device: slots.to_wire() for device, slots in (await self._driver.swapped()).items()}}
+
     async def stop(self) -> None:
         """Let go of the work under way; the guest goes on."""
         await self._driver.stop()

@@ -175,6 +175,10 @@ class Actor(ABC):
         """What configuration says of this actor, as plain data, for whoever looks at it from outside."""
         return {}
 
+    async def seen(self) -> Mapping[str, Any]:
+        """How its machine is at this moment, as plain data, for whoever looks at it from outside."""
+        return {}
+
     async def stop(self) -> None:  # noqa: B027 - most actors hold nothing
         """The node stops or the actor is restarted: let go of tasks and descriptors. Guests go on."""
 

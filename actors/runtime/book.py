@@ -39,6 +39,8 @@ class Book:
     since: Mapping[Filing, float]
     """Unix seconds since when a value is as it is; 0: not known"""
     timers: Mapping[str, TimerRow]
+    seen: Mapping[str, Any] = attrs.field(factory=dict)
+    """how its machine was when somebody looked; `problem` where that could not be seen"""
     incarnation: int = 0
     """of the node's store"""
 
@@ -55,22 +57,21 @@ class Book:
         """For the way."""
         records = [[kind, key, _struck(plain), self.since.get((kind, key), 0.0)] for (kind, key), plain in self.records.items()]
         timers = {name: [row.due, row.count] for name, row in self.timers.items()}
-        packed: bytes = msgpack.packb(
-            [self.actor, self.node, self.state, values.to_plain(dict(self.about)), records, timers, self.incarnation]
-        )
+        about, seen = values.to_plain(dict(self.about)), dict(self.seen)
+        packed: bytes = msgpack.packb([self.actor, self.node, self.state, about, records, timers, seen, self.incarnation])
         return packed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Book":
         """What `to_bytes` made. Raises `Malformed`."""
         try:
-            actor, node, state, about, records, timers, incarnation = msgpack.unpackb(data, strict_map_key=False)
+            actor, node, state, about, records, timers, seen, incarnation = msgpack.unpackb(data, strict_map_key=False)
             return cls(
                 actor=actor, node=node, state=state, about=about,
                 records={(kind, key): plain for kind, key, plain, _ in records},
                 since={(kind, key): since for kind, key, _, since in records},
                 timers={name: TimerRow(due=due, count=count) for name, (due, count) in timers.items()},
-                incarnation=incarnation,
+                seen=seen, incarnation=incarnation,
             )  # fmt: skip
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise Malformed(f"a book that cannot be read: {error}") from error

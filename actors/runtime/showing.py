@@ -1,7 +1,10 @@
 """Answers operators who look at an actor: the node does it, beside the turns, so that looking disturbs nobody and works for an
 actor that was given up too."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -20,6 +23,9 @@ from bus.broker import Delivery
 SHOW = Show.__name__
 
 _log = structlog.get_logger("swapferry.node")
+
+
+SEEN_WITHIN_S = 3.0
 
 
 class Showing:
@@ -61,5 +67,17 @@ class Showing:
             records={(kind.__name__, key): to_plain(value) for (kind, key), value in hosted.record.items()},
             since=since,
             timers=dict(hosted.timers),
+            seen=await _seen(hosted),
             incarnation=self._store.incarnation,
         )
+
+
+async def _seen(hosted: Hosted) -> Mapping[str, Any]:
+    """A machine that hangs, or is gone, must not keep anybody from reading the record."""
+    try:
+        async with asyncio.timeout(SEEN_WITHIN_S):
+            return await hosted.actor.seen()
+    except TimeoutError:
+        return {"problem": f"its machine does not answer within {SEEN_WITHIN_S:g} s"}
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what there is to see
+        return {"problem": str(error) or type(error).__name__}

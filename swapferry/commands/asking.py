@@ -101,7 +101,8 @@ def clean_command(  # noqa: PLR0917 - one parameter for each option
         verdict = common.play(
             _ask(place, lambda name, address: Clean(request=name, vm=vm, pages_per_s=speed, reply_to=address), request), json=json
         )
-        _tell(verdict, [Outcome.DONE], json=json and not watch)
+        if verdict.outcome is not Outcome.DONE or not (json and watch):
+            _tell(verdict, [Outcome.DONE], json=json)
     if watch or (rate is None and not pause):
         left = common.play(_left(place, vm, watch=watch, json=json), json=json)
         if json:

@@ -12,18 +12,19 @@ from pathlib import Path
 import attrs
 
 from actors.client import Client, NoAnswer
-from actors.domain.hosting import HostFacts, Lent, Owned
+from actors.domain.hosting import HostFacts, Instance, Lent, Owned
 from actors.domain.ledger import Right
 from actors.errors import ActorError
 from actors.hypervisor import Hypervisor
-from actors.messages import MANAGER, hypervisor, swap_device
+from actors.messages import MANAGER, hypervisor, swap_device, vm_instance
 from actors.resource_manager import ResourceManager
 from actors.runtime.actor import Heard, Record, Turn
 from actors.runtime.book import Book
 from actors.runtime.sqlite import read_books
 from actors.swap_device import SwapDevice, rights_of
-from paging.slots import union
+from paging.slots import SlotSet, union
 from swapferry.commands.common import Where, client_of
+from swapferry.commands.files import found_tables, is_served
 
 
 class Missing(ActorError):
@@ -59,6 +60,10 @@ class Cluster:
     devices: Mapping[str, Known]
     homes: Mapping[str, str]
     slot_counts: Mapping[str, int]
+    tables: Mapping[str, Mapping[str, SlotSet]] = attrs.field(factory=dict)
+    """instance -> device -> slots that its swap table names now, of those that were asked for and could be seen"""
+    paths: Mapping[str, Path] = attrs.field(factory=dict)
+    """actor -> the store it was read from"""
     unread: tuple[str, ...] = ()
     """what could not be read, and what to do about it"""
 
@@ -81,7 +86,11 @@ class Library(ABC):
 
     @abstractmethod
     async def read(self) -> Cluster:
-        """Everything, now. Raises `ActorError` where nothing can be read at all."""
+        """All records, now. Raises `ActorError` where nothing can be read at all."""
+
+    @abstractmethod
+    async def with_tables(self, cluster: Cluster) -> Cluster:
+        """The same with the swap tables of its instances."""
 
 
 class BusLibrary(Library):
@@ -102,6 +111,21 @@ class BusLibrary(Library):
         books = {one.actor: one for one in found if isinstance(one, Book)}
         return _cluster([book, *books.values()], homes, unread=[one for one in found if isinstance(one, str)], live=True)
 
+    async def with_tables(self, cluster: Cluster) -> Cluster:
+        """Ask each instance; its pager looks."""
+        names = [name for known in cluster.hosts.values() for name in known.record.all(Instance)]
+        found = await asyncio.gather(*(self._look(vm_instance(name)) for name in names))
+        tables, unread = {}, list(cluster.unread)
+        for name, book in zip(names, found, strict=True):
+            if isinstance(book, str):
+                unread.append(book)
+            elif "problem" in book.seen:
+                unread.append(f"the swap table of {name} was not seen: {book.seen['problem']}")
+            else:
+                swapped = book.seen.get("swapped", {})
+                tables[name] = {device: SlotSet.from_wire(wire) for device, wire in swapped.items()}
+        return attrs.evolve(cluster, tables=tables, unread=tuple(unread))
+
     async def _look(self, address: str) -> Book | str:
         try:
             return await self._client.look(address, self._patience_s)
@@ -121,9 +145,17 @@ class FileLibrary(Library):
         if not paths:
             named = ", ".join(map(str, self._directories))
             raise Missing(f"no store (*.db) in {named}; name the directory that a run kept, or those of the nodes' stores")
-        shelves = [await asyncio.to_thread(read_books, path) for path in paths]
-        homes = {device: host for books in shelves for device, host in _homes_in(books).items()}
-        return _cluster([book for books in shelves for book in books], homes, unread=[], live=False)
+        live = any(map(is_served, paths))
+        shelves = {path: await asyncio.to_thread(read_books, path) for path in paths}
+        homes = {device: host for books in shelves.values() for device, host in _homes_in(books).items()}
+        cluster = _cluster([book for books in shelves.values() for book in books], homes, unread=[], live=live)
+        places = {book.actor: path for path, books in shelves.items() for book in books}
+        return attrs.evolve(cluster, paths=places)
+
+    async def with_tables(self, cluster: Cluster) -> Cluster:
+        """Swap tables are files: below these directories, and below those that node files there name."""
+        tables, problems = await asyncio.to_thread(found_tables, self._directories)
+        return attrs.evolve(cluster, tables=tables, unread=(*cluster.unread, *problems))
 
 
 class Open:
@@ -144,9 +176,15 @@ class Open:
 
 
 async def read_cluster(place: Where) -> Cluster:
-    """Everything, once."""
+    """All records, once."""
     async with Open(place) as library:
         return await library.read()
+
+
+async def read_with_tables(place: Where) -> Cluster:
+    """All records and swap tables, once."""
+    async with Open(place) as library:
+        return await library.with_tables(await library.read())
 
 
 def _homes_in(books: Iterable[Book]) -> dict[str, str]:

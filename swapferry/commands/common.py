@@ -144,8 +144,12 @@ def table_of(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def show(table: Table) -> None:
-    """On stdout."""
-    Console().print(table)
+    """On stdout; of an empty one its title."""
+    console = Console()
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(str(table.title), highlight=False, markup=False)
 
 
 def _shown(cell: object) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from swapferry.commands import common, sagas, space
-from swapferry.commands.books import Cluster, read_cluster
+from swapferry.commands.books import Cluster, read_cluster, read_with_tables
 from swapferry.commands.common import BUS, PREFIX, Bus, Dirs, Json, Patience, Prefix, age, duration, show, table_of
 
 
@@ -123,7 +123,7 @@ def slots_command(  # noqa: PLR0917 - one parameter for each option
     """Show which slots of which device a VM has, by generation: its host's own, or granted and on their way home."""
 
     async def look() -> tuple[Cluster, list[space.Hold]]:
-        cluster = await read_cluster(common.where(bus, prefix, dirs, timeout))
+        cluster = await read_with_tables(common.where(bus, prefix, dirs, timeout))
         return cluster, space.slots_of(cluster, vm)
 
     cluster, found = common.play(look(), json=json)
@@ -131,10 +131,14 @@ def slots_command(  # noqa: PLR0917 - one parameter for each option
         common.print_json({"at": cluster.at, "vm": vm, "slots": [one.to_json() for one in found], "unread": list(cluster.unread)})
     else:
         rows = [
-            (one.instance, one.device, one.home, one.kind, one.generation, len(one.slots), _ranges(one.slots.ranges()))
+            (
+                one.instance, one.device, one.home, one.kind, one.generation, len(one.slots), _or(one.named),
+                _ranges(one.slots.ranges()),
+            )
             for one in found
-        ]
-        show(table_of(f"Slots of {vm}", ("instance", "device", "home", "kind", "generation", "slots", "ranges"), rows))
+        ]  # fmt: skip
+        columns = ("instance", "device", "home", "kind", "generation", "slots", "hold pages", "ranges")
+        show(table_of(f"Slots of {vm}", columns, rows))
     _end(cluster)
 
 

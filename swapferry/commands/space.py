@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from actors.domain import hosting
-from actors.domain.hosting import Armed, Brought, Instance, Lent, Owned
+from actors.domain.hosting import Armed, Brought, Counters, Instance, Lent, Owned
 from actors.domain.lifecycle import State
 from actors.domain.placement import Placement
 from actors.domain.sharing import Shared
@@ -75,11 +75,20 @@ def _device(cluster: Cluster, device: str, home: str) -> DeviceView:
         home=home,
         slots=cluster.slot_counts[device],
         shares=tuple(_shares(cluster, device, home)),
-        free=len(hosting.free_slots(own.turn(), cluster.facts(home)).get(device, SlotSet())) if own else None,
+        free=_free(cluster, device, home),
         lent=sum(len(one.slots) for one in own.record.all(Lent).values() if one.device == device) if own else None,
         shared=shared is not None if cluster.manager else None,
         pending=shared.pending if shared else (),
     )
+
+
+def _free(cluster: Cluster, device: str, home: str) -> int | None:
+    own = cluster.hosts.get(home)
+    if own is None:
+        return None
+    if own.record.get(Counters) is None:  # it has not heard anything yet, and will find all slots its own
+        return cluster.slot_counts[device]
+    return len(hosting.free_slots(own.turn(), cluster.facts(home)).get(device, SlotSet()))
 
 
 def _shares(cluster: Cluster, device: str, home: str) -> Iterator[Share]:
@@ -104,6 +113,8 @@ class Hold:
     kind: str
     """own: may be written; granted: came with the guest, is read only and goes home"""
     slots: SlotSet
+    named: int | None
+    """how many of them the swap table names now; None: it was not seen"""
 
     def to_json(self) -> Mapping[str, Any]:
         """For machines; ranges are (first, count)."""
@@ -136,8 +147,13 @@ def _holds(cluster: Cluster, host: str, known: Known, instance: Instance) -> Ite
             for generation, part in _by_generation(known, device, slots):
                 yield Hold(
                     vm=instance.vm, host=host, instance=instance.id, device=device, home=cluster.homes.get(device, "?"),
-                    generation=generation, kind=kind, slots=part,
+                    generation=generation, kind=kind, slots=part, named=_named(cluster, instance.id, device, part),
                 )  # fmt: skip
+
+
+def _named(cluster: Cluster, instance: str, device: str, slots: SlotSet) -> int | None:
+    table = cluster.tables.get(instance)
+    return None if table is None else len(table.get(device, SlotSet()) & slots)
 
 
 def _by_generation(known: Known, device: str, slots: SlotSet) -> Iterator[tuple[int, SlotSet]]:
