@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from actors.domain import hosting
 from actors.domain.hosting import Armed, Instance
 from actors.domain.ledger import Right
 from actors.domain.lifecycle import State
 from actors.domain.placement import Placement
 from actors.domain.sharing import Shared
 from actors.messages import MANAGER, hypervisor, swap_device
-from actors.resource_manager import ResourceManager  # noqa: F401
+from actors.runtime.actor import Heard, Turn
+from actors.runtime.hosted import State as HostedState
 from actors.runtime.saga import Progress
 from actors.swap_device import rights_of
 from scenarios.audit import Kept, compare
@@ -29,6 +31,8 @@ CHECKERS: Mapping[str, str] = {
     "writers": "a slot is written only by the host that owns it and is its home, by the one instance armed with it, named by no table",
     "listed": "a device with a slot away from home is in the sharing table",
     "turns": "store, obey, say, ack: in this order, in every turn; one turn at a time, in the order of arrival",
+    "store": "at rest what an actor has in memory is what its disk holds",
+    "home": "at rest nothing that could go home is away, and nothing is asked for that is done",
     "delivery": "what the bus took over is delivered until it is settled, and at rest nothing waits",
     "order": "what one actor says to another arrives in the order of its words, but for what comes again",
     "once": "a row of a saga is done once by each that plays it",
@@ -194,4 +198,36 @@ def delivery(world: "World") -> Iterable[str]:
         yield f"the bus took over {network.landed} messages, {network.settled} were settled, {network.under_way()} are under way"
 
 
-AT_REST: Mapping[str, Rule] = {"sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines, "delivery": delivery}
+def store(world: "World") -> Iterable[str]:
+    """See `CHECKERS`."""
+    for place in world.places.values():
+        if place.host is None:
+            continue
+        for address, state in place.host.node.states().items():
+            watched = place.host.actors.get(address)
+            if state is HostedState.RUNNING and watched is not None and watched.record is not None:
+                known, kept = dict(watched.record.items()), dict(place.disk.record(address).items())
+                if known != kept or {(kind.__name__, key) for kind, key in kept} != set(place.disk.rows.get(address, {})):
+                    differ = sorted(f"{kind.__name__}[{key}]" for kind, key in known.keys() ^ kept.keys())
+                    yield f"{address} and its disk differ: {', '.join(differ) or 'in values or rows'}"
+
+
+def home(world: "World") -> Iterable[str]:
+    """See `CHECKERS`."""
+    for place in world.places.values():
+        record, facts = world.record(hypervisor(place.name)), place.plan.facts
+        idle = hosting.idle_foreign(Turn(record, Heard(id="look", source="", body=None)), facts)
+        if idle:
+            yield f"{place.name} keeps idle slots of {idle[0].device} that are not its own: {idle[0].slots!r}"
+        lent = {one.device for one in record.all(hosting.Lent).values()}
+        for device in record.all(hosting.Lending):
+            if device not in lent:
+                yield f"{place.name} still lends {device}, and none of its slots is away"
+        if record.all(hosting.Regained):
+            yield f"{place.name} has slots that came home, and the manager does not know"
+    for device, shared in world.record(MANAGER).all(Shared).items():
+        if shared.empty:
+            yield f"{device} is in the sharing table, and none of its slots is away"
+
+
+AT_REST: Mapping[str, Rule] = {"sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines, "delivery": delivery, "store": store, "home": home}

@@ -100,6 +100,7 @@ class SimHost(HostNode):
         observe: Callable[[Observed], None],
     ) -> None:  # fmt: skip
         super().__init__(place.plan, parts, observe)
+        self.actors: dict[str, Watched] = {}
         self.process, self.parts = process, parts
         self._turns, self._media = turns, media
 
@@ -111,7 +112,13 @@ class SimHost(HostNode):
         return Reached(devices=found, problems=problems)
 
     def _actors(self) -> list[Actor]:
-        return [Watched(actor, self.process, self._turns) for actor in super()._actors()]
+        return [self._watched(actor) for actor in super()._actors()]
 
     def _instance(self, instance: Instance) -> Actor:
-        return Watched(super()._instance(instance), self.process, self._turns)
+        return self._watched(super()._instance(instance))
+
+    def _watched(self, actor: Actor) -> Actor:
+        watched = Watched(actor, self.process, self._turns)
+        if actor.address not in self.node.states():
+            self.actors[actor.address] = watched
+        return watched

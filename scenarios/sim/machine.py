@@ -211,7 +211,9 @@ class SimMachine:
         if self._copying and self.fortune.random.random() < 0.5:
             self._copying = False
             with contextlib.suppress(PagingError):
-                self._write(self.fortune.random.randrange(self.definition.pages), self._fresh())
+                swapped = self.there().table.swapped().nonzero()[0].tolist()
+                if swapped:
+                    self._write(self.fortune.random.choice(swapped), self._fresh())
             self._copying = True
 
     def _fresh(self) -> bytes:

@@ -21,7 +21,7 @@ from actors.messages import (
     Unshare,
     Unshared,
 )
-from actors.runtime.actor import Actor, Heard, Key, Record, Tick, Turn
+from actors.runtime.actor import Actor, Decision, Heard, Key, Record, Tick, Turn
 from actors.runtime.store import Change
 from actors.sagas.migration import ROWS
 from bus.envelope import Envelope
@@ -36,6 +36,7 @@ WORDS: Mapping[type, str] = {
     Recorded: "recorded", Unshare: "unlist", Unshared: "unshared",
 }  # fmt: skip
 UNDOS = ("undo manager", "undo device", "undo source", "undo target")
+HOMECOMING = frozenset((*WORDS.values(), "housekeeping"))
 LABELS: tuple[str, ...] = (*(row.name for row in ROWS), *UNDOS, *WORDS.values(), "housekeeping")
 """the rows of the coverage table: those of the migration, their undoing, and the words of the cleanup"""
 
@@ -58,6 +59,8 @@ class Seen:
     stores: bool
     words: int
     posted: bool
+    unsaid: dict[str, list[str]]
+    """target -> types of the words that are still to be said to it, in order"""
     stage: Stage = Stage.DECIDED
     published: int = 0
 
@@ -102,10 +105,13 @@ class Turns:
         arrived = self._arrived.get((process, address), {}).get(heard)
         if not arrived:
             return
-        now, before = arrived.pop(0), self._turned.get((process, address), 0)
-        if now < before:
+        before = self._turned.get((process, address), 0)
+        while arrived and arrived[0] < before:
+            arrived.pop(0)  # that copy did not fit into the mailbox
+        if not arrived:
             self._broken("turns", f"{address} heard {heard} after what had arrived later")
-        self._turned[process, address] = now
+            return
+        self._turned[process, address] = arrived.pop(0)
 
     def refused(self, process: Process, changes: Sequence[Change]) -> None:
         """The store refused a group: its turns will be decided anew."""
@@ -126,6 +132,7 @@ class Turns:
             stores=bool(decision.changes or decision.timers or isinstance(heard.body, Tick)),
             words=len(decision.says),
             posted=isinstance(heard.body, Tick) or heard.source.startswith("node."),
+            unsaid=_words(decision),
         )
 
     def committing(self, process: Process, changes: Sequence[Change]) -> None:
@@ -173,6 +180,9 @@ class Turns:
         if seen.stage < Stage.OBEYED:
             self._broken("turns", f"{envelope.source} said {envelope.type} before its record was stored and obeyed")
         seen.published += 1
+        unsaid = seen.unsaid.get(envelope.target, [])
+        if not unsaid or unsaid.pop(0) != envelope.type:
+            self._broken("turns", f"{envelope.source} said {envelope.type} to {envelope.target} out of turn")
 
     def said(self, process: Process, envelope: Envelope) -> None:
         """The broker has it."""
@@ -209,6 +219,8 @@ class Watched(Actor):
     def __init__(self, actor: Actor, process: Process, turns: Turns) -> None:
         self.actor, self.address, self.kinds, self.hears = actor, actor.address, actor.kinds, actor.hears
         self._process, self._turns = process, turns
+        self.record: Record | None = None
+        """what the actor has in memory"""
 
     def decide(self, turn: Turn) -> None:
         """See `Actor.decide`."""
@@ -221,6 +233,7 @@ class Watched(Actor):
 
     def obey(self, record: Record, changes: Mapping[Key, object | None]) -> None:
         """See `Actor.obey`."""
+        self.record = record
         self._turns.obeying(self._process, self.address)
         self.actor.obey(record, changes)
         self._turns.obeyed(self._process, self.address)
@@ -228,6 +241,13 @@ class Watched(Actor):
     async def stop(self) -> None:
         """See `Actor.stop`."""
         await self.actor.stop()
+
+
+def _words(decision: Decision) -> dict[str, list[str]]:
+    words: dict[str, list[str]] = {}
+    for say in decision.says:
+        words.setdefault(say.target, []).append(type(say.body).__name__)
+    return words
 
 
 def label_of(turn: Turn) -> str:

@@ -37,7 +37,7 @@ from scenarios.sim.machine import SimMachine
 from scenarios.sim.network import Message, Onlooker, SimBroker, SimNetwork
 from scenarios.sim.process import Process
 from scenarios.sim.store import Disk
-from scenarios.sim.turns import Turns
+from scenarios.sim.turns import HOMECOMING, Turns
 
 PAGES, RESIDENT, SLOTS = 12, 6, 1200
 TICK_S = 0.4
@@ -48,6 +48,8 @@ CALM_BEGINNINGS = 0.8
 """of so many worlds the VMs may start before anything goes wrong"""
 WISHES_MAX = 6
 WARM_UP_DEEDS = 20
+STILL = 0.7
+"""how often it is one that stands still, where there is one: it does so for a few turns only"""
 DEEDS = 0.4
 """how often a guest does something between two turns"""
 QUIET_S = 8
@@ -277,7 +279,8 @@ class World(Onlooker):
         self.tell(f"user hears {body.request}: {answer.outcome}, {answer.reason}")
 
     async def _wishes(self, user: Process) -> None:
-        longest_s = self.random.choice((1.0, 2.0, 15.0))  # with time between them, slots come home while things go wrong
+        # With time between wishes, slots come home while things go wrong.
+        longest_s = 20.0 if self.turns.favourite[0] in HOMECOMING else self.random.choice((1.0, 2.0, 15.0))
         while True:
             await asyncio.sleep(self.fortune.between(0.1, longest_s))
             if sum(not ask.done() for ask in self._asks) >= WISHES_MAX:
@@ -377,8 +380,9 @@ class World(Onlooker):
             self._judge(seen.actor, event)
         if self.random.random() < DEEDS:
             machines = [machine for machine in self.machines() if machine.pages is not None]
+            still = [machine for machine in machines if not machine.executes]
             if machines:
-                self._live(self.random.choice(machines))
+                self._live(self.random.choice(still if still and self.random.random() < STILL else machines))
         self.step()
         self.look()
 
