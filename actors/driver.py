@@ -97,6 +97,9 @@ class Driver:
                 self._notice("died", str(error))
             log.warning("machine_failed", instance=self._instance, level=str(wanted.level), error=str(error))
             return Report(instance=self._instance, revision=wanted.revision, level=wanted.level, failed=str(error))
+        except Exception as error:  # noqa: BLE001 - a defect of a guest is told like any failure, or its saga would wait for nobody
+            log.error("machine_defect", instance=self._instance, level=str(wanted.level), error=repr(error), exc_info=error)
+            return Report(instance=self._instance, revision=wanted.revision, level=wanted.level, failed=repr(error))
 
     async def _guest_for(self, wanted: Wanted) -> Guest:
         """The guest of this instance. A node that was restarted takes over the machine that its predecessor left."""

@@ -14,8 +14,9 @@ from paging.slots import SlotSet
 
 DEFINITION = Definition(vm="web", memory_bytes=4096, resident_bytes=4096)
 MANIFEST = Manifest(
-    pages_sent=1, pages_granted=0, pages_zero=0, bytes_sent=4096, pages_digest="p", table_digest="t", state_bytes=0, state_digest=""
-)
+    pages_sent=1, pages_granted=0, pages_zero=0, bytes_sent=4096, pages_digest="p", table_digest="t", state_bytes=0,
+    state_digest="",
+)  # fmt: skip
 SENT = Wanted(
     revision=4, level=Level.SENT, definition=DEFINITION, armed={}, endpoint=Endpoint(host="127.0.0.1", port=1, token="t")
 )
@@ -27,6 +28,7 @@ class CountedGuest(Guest):
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.failing = 0
+        self.broken = False
 
     async def adopt(self) -> bool:
         return True
@@ -45,6 +47,8 @@ class CountedGuest(Guest):
 
     async def send(self, _endpoint: Endpoint, _near: frozenset[str]) -> Manifest:
         self.counted["send"] += 1
+        if self.broken:
+            raise AttributeError("a defect")
         if self.failing:
             self.failing -= 1
             raise TransferError("the data channel broke")
@@ -116,3 +120,15 @@ async def test_what_failed_is_tried_again_when_it_is_told_again() -> None:
 
     assert (failed.failed, done.failed) == ("the data channel broke", "")
     assert guest.counted["send"] == 2
+
+
+async def test_a_defect_of_a_guest_is_reported_like_any_failure() -> None:
+    guest, posts = CountedGuest(), Posts()
+    guest.broken = True
+    driver = Driver("web@h1.boot-1", "h1", posts, lambda _instance, _definition: guest)
+
+    driver.follow(SENT)
+    report = await posts.reports.get()
+    await driver.stop()
+
+    assert "a defect" in report.failed

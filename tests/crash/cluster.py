@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from actors.domain.lifecycle import Outcome
-from actors.messages import Define, Inspect, Inspected, Migrate, Verdict
+from actors.messages import Cancel, Define, Inspect, Inspected, Migrate, Verdict
 from actors.runtime.actor import Record
 from bus.broker import DeadLetter
 from bus.rabbit import RabbitBroker
@@ -111,6 +111,13 @@ class Cluster:
         client = self.world.client
         body = Migrate(request=client.new_request(), vm=VM, target=target, reply_to=client.address)
         verdict = await client.ask(body, deadline_s)
+        assert isinstance(verdict, Verdict)
+        return verdict
+
+    async def cancel(self, deadline_s: float) -> Verdict:
+        """Ask that the migration be undone. Raises `NoAnswer`."""
+        client = self.world.client
+        verdict = await client.ask(Cancel(request=client.new_request(), vm=VM, reply_to=client.address), deadline_s)
         assert isinstance(verdict, Verdict)
         return verdict
 

@@ -97,7 +97,7 @@ def fault_points_reach_places() -> Iterator[None]:
     """While this lasts, fault points are for the places of this module."""
     with (
         mock.patch("actors.runtime.shell.fault_point", _reach),
-        mock.patch("actors.runtime.shell.is_armed", lambda _: True),
+        mock.patch("actors.runtime.shell.is_armed", return_value=True),
         mock.patch("actors.driver.fault_point", _reach),
     ):
         yield

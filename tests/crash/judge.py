@@ -94,6 +94,6 @@ def _defects(cluster: Cluster) -> list[str]:
             found += [line] if "never retrieved" in line else []
             continue
         fields = json.loads(line)
-        if fields.get("event") in ("actor_defect", "shell_failed"):
-            found.append(f"{fields.get('actor')}: {fields.get('error')}")
+        if fields.get("event") in ("actor_defect", "shell_failed", "machine_defect"):
+            found.append(f"{fields.get('actor') or fields.get('instance')}: {fields.get('error')}")
     return found

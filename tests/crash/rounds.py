@@ -57,13 +57,13 @@ class Round:
         return f"{self.seed} {self.guest}: {self.outcome}, {freeze}{booted}, {died}, {self.seconds:.1f} s [{strikes}]"
 
 
-async def play(cluster: Cluster, seed: str) -> Round:
-    """One round."""
+async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = None) -> Round:
+    """One round; with strikes of somebody's choice, or those of its seed."""
     pick = random.Random(seed)
     begun = time.time()
     source = place_of(cluster)
     target = pick.choice([host for host in HOSTS if host != source])
-    strikes = strikes_of(pick, cluster.guest)
+    strikes = strikes_of(pick, cluster.guest) if chosen is None else chosen
     watch = _Watch(cluster)
     starts = cluster.starts()
     roles = {"source": source, "target": target, "manager": HOSTS[0]}
@@ -153,6 +153,8 @@ async def _strike(cluster: Cluster, strike: Strike, host: str, watch: _Watch, mo
             cluster.node(host)
         case "pager":
             cluster.pagers(host)
+        case "cancel":
+            await cluster.cancel(VERDICT_S)
         case "rabbitmq":
             await cluster.broker()
         case "stop":
@@ -208,30 +210,38 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.most_common())
 
 
-async def run(rounds: Sequence[tuple[str, str]], keep: Path, say: "Say") -> Tally:
-    """Play (seed, guest) after each other; a guest's cluster goes on until a round is violated or the guest changes."""
+@attrs.frozen
+class Planned:
+    """A round that is to be played; without strikes those of its seed."""
+
+    seed: str
+    guest: str
+    strikes: Sequence[Strike] | None = None
+
+
+async def run(rounds: Sequence[Planned], rabbitmq: RabbitMQ, keep: Path, say: "Say") -> Tally:
+    """Play them after each other; a guest's cluster goes on until a round is violated or the guest changes."""
     tally = Tally()
     cluster: Cluster | None = None
-    with RabbitMQ() as rabbitmq:
-        try:
-            for seed, guest in rounds:
-                if cluster is None or cluster.guest != guest:
-                    if cluster is not None:
-                        await _end(cluster, say)
-                    cluster = Cluster(rabbitmq, guest)
-                    await cluster.start()
-                one = await play(cluster, seed)
-                say(str(one))
-                tally.add(one)
-                if one.problems:
-                    for problem in one.problems:
-                        say(f"  VIOLATION {problem}")
-                    say(f"  kept in {cluster.keep(keep / seed.replace('/', '-'))}")
+    try:
+        for planned in rounds:
+            if cluster is None or cluster.guest != planned.guest:
+                if cluster is not None:
                     await _end(cluster, say)
-                    cluster = None
-        finally:
-            if cluster is not None:
+                cluster = Cluster(rabbitmq, planned.guest)
+                await cluster.start()
+            one = await play(cluster, planned.seed, planned.strikes)
+            say(str(one))
+            tally.add(one)
+            if one.problems:
+                for problem in one.problems:
+                    say(f"  VIOLATION {problem}")
+                say(f"  kept in {cluster.keep(keep / planned.seed.replace('/', '-'))}")
                 await _end(cluster, say)
+                cluster = None
+    finally:
+        if cluster is not None:
+            await _end(cluster, say)
     return tally
 
 
@@ -248,10 +258,10 @@ class Say:
         sys.stdout.flush()
 
 
-def plan(rounds: int, seed: str, guest: str, qemu_rounds: int | None = None) -> list[tuple[str, str]]:
-    """(seed of the round, guest) for each; `mixed` has a tenth of QEMU rounds, at least 20 where there are so many."""
-    real = {"fake": 0, "qemu": rounds}.get(guest, max(rounds // 10, min(20, rounds // 2)) if qemu_rounds is None else qemu_rounds)
-    return [(f"{seed}/{index}", "fake" if index < rounds - real else "qemu") for index in range(rounds)]
+def plan(rounds: int, seed: str, guest: str) -> list[Planned]:
+    """So many rounds; `mixed` has a tenth of QEMU rounds, at least 20 where there are so many."""
+    real = {"fake": 0, "qemu": rounds}.get(guest, max(rounds // 10, min(20, rounds // 4)))
+    return [Planned(f"{seed}/{index}", "fake" if index < rounds - real else "qemu") for index in range(rounds)]
 
 
 def main() -> int:
@@ -271,8 +281,9 @@ def main() -> int:
     say(f"seed {seed}")
     keep = wish.keep or Path(tempfile.mkdtemp(prefix="swapferry-crash-kept-"))
     keep.mkdir(parents=True, exist_ok=True)
-    rounds = [(wish.round, wish.guest)] if wish.round else plan(wish.rounds, seed, wish.guest)
-    tally = asyncio.run(run(rounds, keep, say))
+    rounds = [Planned(wish.round, wish.guest)] if wish.round else plan(wish.rounds, seed, wish.guest)
+    with RabbitMQ() as rabbitmq:
+        tally = asyncio.run(run(rounds, rabbitmq, keep, say))
     for line in tally.lines():
         say(line)
     if not tally.violated and wish.keep is None:

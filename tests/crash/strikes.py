@@ -33,7 +33,8 @@ class Strike:
     """One fault. `moment` is a row that was just done, "cleanup" (the guest has moved), or empty: `after_s` by the clock."""
 
     what: str
-    """node, pager, rabbitmq, all, point: a node dies at a fault point, or stop: a node is stopped (SIGSTOP) for `lasts_s`"""
+    """node, pager, rabbitmq, all, point: a node dies at a fault point, stop: a node is stopped (SIGSTOP) for `lasts_s`, cancel:
+    nothing dies, but the user wants the migration undone (so that others die while it is)"""
     role: str
     """whose: source, target, manager, other or any (point: all are armed)"""
     moment: str = ""
@@ -50,7 +51,7 @@ class Strike:
     def victim(self) -> str:
         """For people."""
         what = "node" if self.what == "point" else self.what
-        return what if what in ("rabbitmq", "all") else f"{what} of {self.role}"
+        return what if what in ("rabbitmq", "all", "cancel") else f"{what} of {self.role}"
 
     def __str__(self) -> str:
         if self.point:
@@ -60,8 +61,8 @@ class Strike:
 
 
 KINDS = {
-    "fake": {"point": 16, "node": 6, "stop": 3, "rabbitmq": 1, "all": 1},
-    "qemu": {"point": 8, "node": 5, "pager": 8, "stop": 2, "rabbitmq": 1, "all": 1},
+    "fake": {"point": 16, "node": 6, "stop": 3, "cancel": 3, "rabbitmq": 1, "all": 1},
+    "qemu": {"point": 8, "node": 5, "pager": 8, "stop": 2, "cancel": 2, "rabbitmq": 1, "all": 1},
 }
 """how often what is struck, by the kind of guest"""
 ROLES = ("source", "target", "manager", "other")
@@ -70,7 +71,10 @@ ROLES = ("source", "target", "manager", "other")
 def strikes_of(pick: random.Random, guest: str) -> Sequence[Strike]:
     """One or two strikes, in the order in which they come (a second one may meet the world still recovering)."""
     count = 2 if pick.random() < 0.25 else 1
-    return [_strike(pick, guest) for _ in range(count)]
+    strikes = [_strike(pick, guest) for _ in range(count)]
+    if any("undo" in strike.point for strike in strikes):
+        strikes.append(Strike(what="cancel", role="any", moment=pick.choice(ROW_NAMES[:7])))
+    return strikes
 
 
 def _strike(pick: random.Random, guest: str) -> Strike:
