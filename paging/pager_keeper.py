@@ -67,10 +67,16 @@ class PagerKeeper:
         self._spare: PagerProcess | None = None
         self._ready = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._rehearsal: asyncio.Task[None] | None = None
         self._arming: asyncio.Task[Any] | None = None
         self.restarts = 0
         self.takeovers_s: list[float] = []
         """for each restart, from the end of a pager until its successor answered faults"""
+
+    @property
+    def has_spare(self) -> bool:
+        """A successor waits and is ready."""
+        return self._spare is not None and self._rehearsal is not None and self._rehearsal.done()
 
     @property
     def pid(self) -> int | None:
@@ -178,7 +184,7 @@ class PagerKeeper:
             assert self._pager is not None, "started before it is kept"
             began = time.monotonic()
             if self._spare is None:
-                self._spare = await self._spawn(fault_points.lasting())
+                await self._prepare()
             # Its exit, not only its silence: nothing of it may write a slot when the next one begins.
             await self._pager.wait()
             if not is_running(self._post.machine):
@@ -196,6 +202,15 @@ class PagerKeeper:
             self.takeovers_s.append(time.monotonic() - ended)
             self._told("pager-restarted", f"{self._post.instance}: its pager ended unasked")
         await self._give_up(f"its pager ended {self.restarts} times; the guest waits")
+
+    async def _prepare(self) -> None:
+        self._spare = await self._spawn(fault_points.lasting())
+        self._rehearsal = asyncio.create_task(self._rehearse(self._spare))
+
+    async def _rehearse(self, spare: PagerProcess) -> None:
+        """Until it has imported everything."""
+        with contextlib.suppress(GuestError):
+            await spare.ask("ready")
 
     async def _give_up(self, why: str) -> None:
         pager, self._pager = self._pager, None

@@ -57,7 +57,7 @@ class Requests:
         self._short: Mapping[str, Callable[..., Any]] = {
             "attach": self._attach, "arm": self._arm, "start": self._start, "freeze": self._freeze, "thaw": self._thaw,
             "counts": self._counts, "swapped": self._swapped, "retry": self._retry, "listen": self._listen,
-            "endpoint": self._endpoint, "clean": self._clean, "faults": fault_points.arm,
+            "endpoint": self._endpoint, "clean": self._clean, "faults": fault_points.arm, "ready": lambda: None,
         }  # fmt: skip
         self._long: Mapping[str, Callable[..., Any]] = {"send": self._send, "accept": self._accept}
         self._incoming: Incoming | None = None

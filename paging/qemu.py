@@ -284,6 +284,11 @@ class QemuGuest(Guest):
         return (machine.qemu.pid, machine.pager.pid) if machine else (None, None)
 
     @property
+    def has_spare_pager(self) -> bool:
+        """A pager waits for the death of the one at work."""
+        return self._machine is not None and self._machine.pager.has_spare
+
+    @property
     def pager_restarts(self) -> int:
         """How many pagers ended unasked and were replaced."""
         return self._machine.pager.restarts if self._machine else 0
@@ -297,6 +302,11 @@ class QemuGuest(Guest):
     def silence_s_max(self) -> float:
         """The longest time without a sign of life of the guest (our test guest gives one every 10 ms while it runs)."""
         return self._machine.console.silence_s_max if self._machine else 0.0
+
+    def forget_silence(self) -> None:
+        """Measure `silence_s_max` anew from here on."""
+        if self._machine is not None:
+            self._machine.console.silence_s_max = 0.0
 
     # How it is done
 

@@ -24,8 +24,8 @@ class SlotPool:
 
     def arm(self, armed: Mapping[str, SlotSet], used: Mapping[str, SlotSet]) -> None:
         """From now on these and no others may be written, except for those that are used already."""
-        self._armed = {device: BitMap(slots) for device, slots in armed.items() if slots}
-        self._free = {device: bits - BitMap(used.get(device, ())) for device, bits in self._armed.items()}
+        self._armed = {device: slots.bits() for device, slots in armed.items() if slots}
+        self._free = {device: bits - used.get(device, SlotSet()).bits() for device, bits in self._armed.items()}
         self._cursor = {device: self._cursor.get(device, 0) for device in self._armed}
 
     def take(self, count: int) -> tuple[str, int, int] | None:

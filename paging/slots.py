@@ -86,6 +86,10 @@ class SlotSet:
         """The slots as an ascending array."""
         return np.asarray(self._bits.to_array(), dtype=np.uint32)
 
+    def bits(self) -> BitMap:
+        """The set as a bitmap of the caller's own, to be changed."""
+        return BitMap(self._bits)
+
     def digest(self) -> str:
         """A short name for exactly this set (BLAKE2b-64 of the wire form)."""
         return hashlib.blake2b(self.to_wire(), digest_size=8).hexdigest()
