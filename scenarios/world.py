@@ -18,7 +18,6 @@ from scenarios.scenario import Scenario
 from scenarios.snapshot import kept_of
 from scenarios.timeline import Entry, entries_of
 
-
 MakeRecorder = Callable[[HostPlan], Recorder]
 """who is told of the turns of a node that starts"""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import attrs
@@ -15,8 +16,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from scenarios.errors import BadFile
 from scenarios.sim.chaos import Broken, History, Report, Spread, Wish, chaos, one_by_one, play
 from scenarios.sim.faults import CRASH_POINTS, FATES, MISHAPS
+from scenarios.sim.script import Script, load_script
 from scenarios.sim.shrink import shrink
 from scenarios.sim.turns import LABELS
 from scenarios.sim.world import Limits, Size
@@ -51,11 +54,15 @@ def command(  # noqa: PLR0917 - one parameter for each option
     jobs: Annotated[int, typer.Option(min=1, help="Processes to play them in.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Play this one seed, twice, and compare.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With --seed: tell its story.")] = False,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Play what `replay --as-scenario` wrote, in place of worlds from seeds.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
     """Play simulated worlds full of faults; exit with 0 only if no rule was broken in any of them."""
     be_quiet()
-    wish = Wish(profile=profile.value, size=Size(hosts=hosts, vms=vms, devices=devices))
+    script = None if scenario is None else _script(scenario)
+    wish = Wish(profile=profile.value, size=Size(hosts=hosts, vms=vms, devices=devices), script=script)
     if seed is not None:
         _again(seed, wish, trace)
         return
@@ -68,6 +75,15 @@ def command(  # noqa: PLR0917 - one parameter for each option
     if report.broken:
         _tell(console, report.broken[0], wish)
     raise typer.Exit(1 if report.broken else 0)
+
+
+def _script(path: Path) -> Script:
+    try:
+        return load_script(path)
+    except BadFile as error:
+        for problem in error.problems:
+            sys.stderr.write(f"swapferry: {problem}\n")
+        raise typer.Exit(2) from None
 
 
 def be_quiet() -> None:

@@ -11,9 +11,11 @@ import attrs
 import typer
 
 from bus.errors import RecordingError
+from scenarios.recording.as_scenario import script_of
 from scenarios.recording.difference import shown
 from scenarios.recording.replay import Divergence
 from scenarios.recording.views import DIVERGED, IDENTICAL, Message, Seen, see
+from scenarios.sim.script import to_toml
 from scenarios.timeline import Entry
 
 FAILED = 1
@@ -30,6 +32,9 @@ def command(  # noqa: PLR0917 - one parameter for each option
     show: Annotated[str | None, typer.Option(metavar="ACTOR", help="Show what this actor knows where the replay ends.")] = None,
     timeline: Annotated[bool, typer.Option("--timeline", help="Show what the actors did.")] = False,
     messages: Annotated[bool, typer.Option("--messages", help="Show every message and timer, with its record's number.")] = False,
+    as_scenario: Annotated[
+        bool, typer.Option("--as-scenario", help="Print it as a scenario for `swapferry chaos --scenario`, and replay nothing.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")] = False,
 ) -> None:
     """Decide again everything that was recorded; exit with 0 only if every decision is identical.
@@ -37,6 +42,9 @@ def command(  # noqa: PLR0917 - one parameter for each option
     A truncated tail (its program was killed) is reported, and no failure: what is whole is replayed.
     """
     try:
+        if as_scenario:
+            _write([to_toml(*script_of(recording)).rstrip()])
+            return
         seen = see(recording, version("swapferry"), until)
     except RecordingError as error:
         sys.stderr.write(f"swapferry: {error}\n")

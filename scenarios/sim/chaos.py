@@ -14,6 +14,8 @@ import attrs
 from scenarios.sim.checkers import Violation
 from scenarios.sim.faults import CRASH_POINTS, FATES, MISHAPS, PROFILES
 from scenarios.sim.loop import Deadlock, VirtualLoop, run
+from scenarios.sim.script import Script
+from scenarios.sim.scripted import ScriptedWorld
 from scenarios.sim.turns import LABELS
 from scenarios.sim.world import Limits, Size, World
 
@@ -25,6 +27,8 @@ class Wish:
     profile: str = "rough"
     size: Size = Size()
     limits: Limits = Limits()
+    script: Script | None = None
+    """who there is and what is asked; None: the seed says"""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +64,7 @@ def play(seed: int, wish: Wish) -> History:
     worlds: list[World] = []
 
     async def main(loop: VirtualLoop) -> None:
-        world = World(loop, seed, PROFILES[wish.profile], wish.size, wish.limits)
+        world = _world(loop, seed, wish)
         worlds.append(world)
         await world.play()
 
@@ -76,6 +80,13 @@ def play(seed: int, wish: Wish) -> History:
         seed=seed, digest=world.digest.hexdigest(), steps=world.steps, faults=world.fortune.faults, broken=broken,
         rows=world.turns.done, kinds=world.fortune.counts, crashes=world.turns.crashes, story=tuple(world.story),
     )  # fmt: skip
+
+
+def _world(loop: VirtualLoop, seed: int, wish: Wish) -> World:
+    profile = PROFILES[wish.profile]
+    if wish.script is not None:
+        return ScriptedWorld(loop, seed, profile, wish.script, wish.limits)
+    return World(loop, seed, profile, wish.size, wish.limits)
 
 
 class Coverage:

@@ -1,6 +1,7 @@
 """From a seed that breaks a rule to the shortest history that still breaks it: a smaller world, fewer faults, fewer steps."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 
@@ -19,7 +20,7 @@ def shrink(history: History, wish: Wish) -> tuple[Wish, History]:
         found = play(history.seed, smaller).broken
         return found is not None and found.checker == checker
 
-    for size in _sizes(wish.size):
+    for size in _sizes(wish.size) if wish.script is None else ():
         if broke(attrs.evolve(wish, size=size)):
             wish = attrs.evolve(wish, size=size)
             break
@@ -31,7 +32,7 @@ def shrink(history: History, wish: Wish) -> tuple[Wish, History]:
     return wish, play(history.seed, _limited(wish, story=True))
 
 
-def _limited(wish: Wish, **limits: int | bool) -> Wish:
+def _limited(wish: Wish, **limits: Any) -> Wish:
     return attrs.evolve(wish, limits=attrs.evolve(wish.limits, **limits))
 
 

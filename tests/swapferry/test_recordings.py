@@ -54,6 +54,18 @@ def test_the_state_of_an_actor_is_shown_as_of_a_record(tmp_path: Path, recording
     assert "hypervisor.h1 after record 30 knows" in ended.stdout
 
 
+def test_a_recording_becomes_a_scenario_for_the_simulator(tmp_path: Path, recording: Path) -> None:
+    script = tmp_path / "script.toml"
+    script.write_text(swapferry(tmp_path, "replay", recording, "--as-scenario").stdout)
+
+    ended = swapferry(tmp_path, "chaos", "--scenario", script, "--profile", "rough", "--seeds", "3", "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert (report["seeds"], report["violations"]) == (3, [])
+    assert report["coverage"]["rows"]["commit"] >= 1
+
+
 def test_a_damaged_recording_ends_with_1_and_the_place(tmp_path: Path, recording: Path) -> None:
     raw = bytearray(recording.read_bytes())
     raw[len(raw) // 2] ^= 1
