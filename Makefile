@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.stamp
 
 .NOTPARALLEL:
-.PHONY: help setup setup-test packages packages-test native native-test demo test check bench model clean
+.PHONY: help setup setup-test packages packages-test native native-test demo test check bench model sim mutants clean
 
 help:
 	@echo "make demo    set up what is needed, then migrate a real QEMU guest"
@@ -15,6 +15,8 @@ help:
 	@echo "make check   ruff, mypy, the rules of the house"
 	@echo "make bench   page-in and bus, each beside the bare thing in the same run"
 	@echo "make model   the executable model of the protocol: random histories"
+	@echo "make sim     SEEDS=1000 simulated worlds full of faults"
+	@echo "make mutants plant each known defect, say how many seeds it took to catch it"
 	@echo "make clean   remove what was built"
 
 setup: packages $(INSTALLED) native
@@ -55,6 +57,15 @@ bench: setup-test
 
 model: $(INSTALLED)
 	cd docs/model && ../../$(PY) checker.py 1 2000
+
+SEEDS ?= 1000
+JOBS ?= 2
+
+sim: $(INSTALLED)
+	$(VENV)/bin/swapferry chaos --seeds $(SEEDS) --profile brutal --jobs $(JOBS)
+
+mutants: $(INSTALLED)
+	$(PY) -W ignore -m tests.scenarios.sim.mutants
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,6 +31,13 @@ IMPURE_ALLOWED = (
     "actors/driver.py",  # does with a machine what was decided
 )
 
+IMPURE_SIMULATED = (
+    "time", "datetime", "secrets", "threading", "multiprocessing", "concurrent", "socket", "subprocess", "select",
+    "uuid.uuid1", "uuid.uuid4", "os.urandom", "open", "numpy.random",
+)  # fmt: skip
+SEEDED = ("random.Random",)
+"""what a simulated world may take of the module random: a generator with a seed, never the global one"""
+
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 400
 FORBIDDEN = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b|(?<![\w.}$*])/(work|root|home|tmp|opt/wheels)/|pypi[\w-]*/" r"simple")
@@ -124,6 +131,26 @@ def test_decisions_have_no_clock_random_or_files(source: Source) -> None:
         if any(is_or_is_in(name, what) for what in IMPURE)
     ]
     assert impure == []
+
+
+SIMULATED = [source for source in SOURCES if source.name.startswith("scenarios/sim/")]
+
+
+@pytest.mark.parametrize("source", SIMULATED, ids=lambda source: source.name)
+def test_a_simulated_world_has_no_clock_chance_or_thread_but_its_own(source: Source) -> None:
+    impure = [
+        f"{source.name}:{line} uses {name}"
+        for line, name in used(source.tree)
+        if any(is_or_is_in(name, what) for what in IMPURE_SIMULATED)
+        or (name.startswith("random.") and name not in SEEDED)
+    ]
+    assert impure == []
+
+
+@pytest.mark.parametrize("source", SIMULATED, ids=lambda source: source.name)
+def test_a_simulated_world_is_handed_its_parts(source: Source) -> None:
+    wiring = [f"{source.name}:{line} imports {name}" for line, name in imported(source.tree) if name.startswith("swapferry")]
+    assert wiring == []
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)

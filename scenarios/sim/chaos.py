@@ -25,8 +25,8 @@ class Wish:
     """Which worlds shall be played."""
 
     profile: str = "rough"
-    size: Size = Size()
-    limits: Limits = Limits()
+    size: Size = attrs.field(factory=Size)
+    limits: Limits = attrs.field(factory=Limits)
     script: Script | None = None
     """who there is and what is asked; None: the seed says"""
 

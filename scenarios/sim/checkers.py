@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHECKERS: Mapping[str, str] = {
     "one place": "at most one machine of a VM executes at any moment",
     "pages": "every page of a VM that runs reads as last written, wherever it lies",
-    "writers": "a slot is written only by the host that owns it and is its home, by the one instance armed with it, named by no table",
+    "writers": "a slot is written only by the host that owns it and is its home, and while no table names it",
     "listed": "a device with a slot away from home is in the sharing table",
     "turns": "store, obey, say, ack: in this order, in every turn; one turn at a time, in the order of arrival",
     "store": "at rest what an actor has in memory is what its disk holds",
@@ -230,4 +230,7 @@ def home(world: "World") -> Iterable[str]:
             yield f"{device} is in the sharing table, and none of its slots is away"
 
 
-AT_REST: Mapping[str, Rule] = {"sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines, "delivery": delivery, "store": store, "home": home}
+AT_REST: Mapping[str, Rule] = {
+    "sagas end": sagas_end, "agreement": agreement, "leaks": leaks, "machines": machines, "delivery": delivery,
+    "store": store, "home": home,
+}  # fmt: skip

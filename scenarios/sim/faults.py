@@ -1,7 +1,7 @@
 """What may go wrong, how often, as data: three profiles, and the kinds that the coverage table counts.
 
-Chances are per occasion (a publish, a commit, a slot write). Mishaps come by themselves: `every_s` is the mean time between two, and
-`per_step` the chance of one right after a step, since most of the time nothing happens that could be disturbed.
+Chances are per occasion (a publish, a commit, a slot write). Mishaps come by themselves: `every_s` is the mean time between two,
+and `per_step` the chance of one right after a step, since most of the time nothing happens that could be disturbed.
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,8 @@ BRUTAL = Profile(
     name="brutal", every_s=5.0, per_step=0.015,
     mishaps={
         "crash": 8, "restart": 2, "freeze": 4, "cut off": 4, "connection lost": 8, "hosts parted": 4, "machine died": 4,
-        "power lost": 2, "store full": 3, "device error": 3, "device slow": 2, "slots unreadable": 2, "clock jump": 3, "garbage": 1,
+        "power lost": 2, "store full": 3, "device error": 3, "device slow": 2, "slots unreadable": 2, "clock jump": 3,
+        "garbage": 1,
     },
     fates={
         "publish lost": 0.02, "confirm lost": 0.02, "duplicate": 0.07, "late": 0.05, "ack lost": 0.01, "write torn": 0.03,

@@ -13,6 +13,7 @@ from paging import frames
 from paging.errors import TransferError
 from paging.frames import FrameReader, Kind
 from paging.guest import Endpoint, Guest, Halted, Manifest, PageCounts, Seat, Watcher
+from paging.incoming import Incoming
 from paging.outgoing import Outgoing
 from paging.reception import Conversation
 from paging.slots import SlotSet
@@ -119,7 +120,7 @@ class SimGuest(Guest):
         self.machine.moved = True
         await self._way()
 
-    def _incoming(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _incoming(self) -> Incoming:
         self.machine.there()
         if self.machine.reception is None:
             raise TransferError(f"{self.seat.instance} was not staged")

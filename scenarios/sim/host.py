@@ -12,7 +12,7 @@ from actors.domain.hosting import Instance
 from actors.messages import Reached
 from actors.runtime.actor import Actor
 from actors.runtime.clock import Random
-from actors.runtime.observed import Observed
+from actors.runtime.shell import Onlooker
 from actors.runtime.store import Store
 from bus.broker import Broker
 from paging.device import DevicePath
@@ -55,8 +55,9 @@ class SimParts(Parts):
     """The parts of one node's life."""
 
     def __init__(
-        self, place: Place, process: Process, network: SimNetwork, turns: Turns, random: Random, *, make: MakeMachine, find: Machines
-    ) -> None:
+        self, place: Place, process: Process, network: SimNetwork, *, turns: Turns, random: Random, make: MakeMachine,
+        find: Machines,
+    ) -> None:  # fmt: skip
         self.clock, self.random = place.clock, random
         self.connection = SimBroker(network, process)
         self.guests: list[SimGuest] = []
@@ -96,8 +97,8 @@ class SimHost(HostNode):
     """One node's life on a host."""
 
     def __init__(
-        self, place: Place, parts: SimParts, process: Process, turns: Turns, media: Mapping[str, Medium],
-        observe: Callable[[Observed], None],
+        self, place: Place, parts: SimParts, process: Process, *, turns: Turns, media: Mapping[str, Medium],
+        observe: Onlooker,
     ) -> None:  # fmt: skip
         super().__init__(place.plan, parts, observe)
         self.actors: dict[str, Watched] = {}

@@ -51,7 +51,7 @@ class VirtualLoop(BaseEventLoop):
         """The world is over: cancel what is left, dead or alive, without letting time go on; then close."""
         self._ends, self._halted = True, None
         for task in asyncio.all_tasks(self):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - a dead process leaves tasks behind
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
             task.cancel()
         while self._ready:  # type: ignore[attr-defined]
             self._run_once()
@@ -65,11 +65,11 @@ class VirtualLoop(BaseEventLoop):
             if self._halted is not None:
                 raise self._halted
             handle = ready.popleft()
-            if handle._cancelled:  # noqa: SLF001
+            if handle._cancelled:
                 continue
-            process = handle._context.get(PROCESS)  # noqa: SLF001
+            process = handle._context.get(PROCESS)
             if process is None or (process.alive and not process.frozen) or self._ends:
-                handle._run()  # noqa: SLF001
+                handle._run()
             else:
                 process.keep(handle)
 

@@ -32,7 +32,7 @@ class SimMachine:
     """One instance's machine and pager. `truth` is what the VM's pages hold; zero pages are not in it."""
 
     def __init__(
-        self, instance: str, host: str, definition: Definition, devices: Mapping[str, SimSlots], fortune: Fortune,
+        self, instance: str, host: str, definition: Definition, *, devices: Mapping[str, SimSlots], fortune: Fortune,
         truths: dict[str, dict[int, bytes]],
     ) -> None:  # fmt: skip
         self.instance, self.host, self.definition, self.vm = instance, host, definition, definition.vm
@@ -171,7 +171,7 @@ class SimMachine:
         self._touch(page)
         found, expected = self.memory.peek(page), self.truths[self.vm].get(page, ZERO)
         if found != expected and not self.wrong:
-            self.wrong = f"the guest of {self.instance} read page {page} and found {_shown(found)}, written was {_shown(expected)}"
+            self.wrong = f"the guest of {self.instance} read {_shown(found)} in page {page}, written was {_shown(expected)}"
 
     def _write(self, page: int, data: bytes) -> None:
         self._touch(page)

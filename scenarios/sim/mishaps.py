@@ -1,4 +1,4 @@
-"""What goes wrong by itself, one mishap after another, as the profile weighs them. Each ends by itself, or when all faults end."""
+"""What goes wrong by itself, one mishap after another, as the profile weighs them. Each ends by itself, or with all faults."""
 
 import asyncio
 from collections.abc import Callable, Mapping

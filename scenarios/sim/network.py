@@ -376,7 +376,7 @@ class SimDelivery(Delivery):
     async def requeue(self) -> None:
         """See `Delivery.requeue`."""
         self._settle_once()
-        queue = self._broker._queue  # noqa: SLF001 - one of a pair
+        queue = self._broker._queue
         if self._broker.settle(self) and queue is not None:
             self.message.returns += 1
             self._broker.network.settled -= 1

@@ -6,7 +6,7 @@ never runs another step, not even a `finally`; a frozen one goes on where it was
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar, Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, NoReturn
 
 
@@ -47,7 +47,7 @@ class Process:
         """Go on with what was kept."""
         self.frozen = False
         kept, self._kept = self._kept, []
-        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # noqa: SLF001
+        ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
         ready.extend(kept)
 
     def kill(self) -> None:

@@ -108,7 +108,7 @@ class SimStore(Store):
         if self.disk.full:
             raise StoreError(f"{self.disk.node}: the disk is full; make room on it")
         for kept in (self.disk.rows, self.disk.timers, self.disk.truth):
-            kept.pop(actor, None)  # type: ignore[attr-defined]
+            kept.pop(actor, None)
 
     async def actors(self) -> Sequence[str]:
         """See `Store.actors`."""

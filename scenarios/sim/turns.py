@@ -1,7 +1,8 @@
 """Watches the shell of every node from outside: which step each turn has come to, and where in it a node shall die.
 
-The shell itself is the real one. What is seen here: the actor decides and obeys (wrapped), the store commits, the broker is asked to
-publish and to ack. From these the order *store, obey, say, ack* is checked, and each of the gaps between them can be the node's last.
+The shell itself is the real one. What is seen here: the actor decides and obeys (wrapped), the store commits, the broker is
+asked to publish and to ack. From these the order *store, obey, say, ack* is checked, and each of the gaps between them can be
+the node's last.
 """
 
 from collections import Counter
@@ -87,7 +88,7 @@ class Turns:
         del self._dropped[process]
         for kept in (self._open, self._arrived, self._turned):
             for key in [key for key in kept if key[0] is process]:
-                del kept[key]  # type: ignore[attr-defined]
+                del kept[key]
 
     # what happens to a turn
 

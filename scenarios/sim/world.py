@@ -5,7 +5,7 @@ Everything happens on one virtual loop. The nodes, their shells, actors and code
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -16,11 +16,9 @@ from actors.domain.ledger import Right
 from actors.domain.placement import Placement
 from actors.errors import StoreError
 from actors.messages import MANAGER, Cancel, Define, Migrate, Verdict, swap_device
-from actors.runtime.actor import Event, Record
+from actors.runtime.actor import Record
 from actors.runtime.observed import Observed
 from actors.swap_device import Numbered
-from bus.broker import DeadLetter
-from bus.envelope import Envelope
 from bus.errors import Transient
 from paging.device import DeviceId, DevicePath
 from paging.guest import Definition, Endpoint
@@ -34,10 +32,11 @@ from scenarios.sim.fortune import Fortune
 from scenarios.sim.host import Place, SimHost, SimParts
 from scenarios.sim.loop import VirtualLoop
 from scenarios.sim.machine import SimMachine
-from scenarios.sim.network import Message, Onlooker, SimBroker, SimNetwork
+from scenarios.sim.network import SimBroker, SimNetwork
 from scenarios.sim.process import Process
 from scenarios.sim.store import Disk
 from scenarios.sim.turns import HOMECOMING, Turns
+from scenarios.sim.witness import Witness
 
 PAGES, RESIDENT, SLOTS = 12, 6, 1200
 TICK_S = 0.4
@@ -66,7 +65,7 @@ class Size:
     devices: int = 2
 
 
-class World(Onlooker):
+class World:
     """One history. `play` raises `Violation`."""
 
     def __init__(self, loop: VirtualLoop, seed: int, profile: Profile, size: Size, limits: "Limits | None" = None) -> None:
@@ -74,7 +73,8 @@ class World(Onlooker):
         self.loop, self.seed, self.size, self.limits = loop, seed, size, limits
         self.fortune = Fortune(seed, profile, limits.faults_max)
         self.turns = Turns(self.fortune, self.fail, self._drops)
-        self.network = SimNetwork(self.fortune, self)
+        self.witness = Witness(self.turns, self.fail, self.tell, self._process_of)
+        self.network = SimNetwork(self.fortune, self.witness)
         self.story: list[str] = []
         self.digest = hashlib.blake2b(digest_size=16)
         self.steps = 0
@@ -86,10 +86,7 @@ class World(Onlooker):
         self.places = self._places()
         self._hosting = {MANAGER: self._hosts()[0]} | {swap_device(device): home for device, home in self.homes.items()}
         self._hosting |= {f"hypervisor.{host}": host for host in self.places}
-        self._heard: dict[tuple[str, str], int] = {}
-        self._rows: dict[tuple[str, str, str], int] = {}
-        self._undone: dict[str, str] = {}
-        self._ended: dict[str, str] = {}
+        self._asked: dict[str, object] = {}
         self._generations: dict[str, int] = {}
         self._enough = asyncio.Event()
         self.unlooked = False
@@ -152,9 +149,9 @@ class World(Onlooker):
     async def _start(self, place: Place, process: Process) -> None:
         while True:
             parts = SimParts(
-                place, process, self.network, self.turns, self.random, make=self._machine, find=self._listener
+                place, process, self.network, turns=self.turns, random=self.random, make=self._machine, find=self._listener
             )
-            host = place.host = SimHost(place, parts, process, self.turns, self.media, self._observe)
+            host = place.host = SimHost(place, parts, process, turns=self.turns, media=self.media, observe=self._observe)
             try:
                 return await host.start()
             except (Transient, StoreError):
@@ -176,7 +173,7 @@ class World(Onlooker):
             for name, medium in self.media.items()
             if host in medium.reach
         }
-        return SimMachine(instance, host, definition, devices, self.fortune, self.truths)
+        return SimMachine(instance, host, definition, devices=devices, fortune=self.fortune, truths=self.truths)
 
     def _listener(self, endpoint: Endpoint) -> SimMachine | None:
         place = self.places.get(endpoint.host)
@@ -260,10 +257,7 @@ class World(Onlooker):
 
     # -- users
 
-    _asked: dict[str, object]
-
     async def _define(self, index: int) -> None:
-        self._asked = getattr(self, "_asked", {})
         over = self.random.random() < 0.7
         resident = RESIDENT if over else PAGES
         definition = Definition(vm=f"vm{index + 1}", memory_bytes=PAGES * 4096, resident_bytes=resident * 4096)
@@ -331,7 +325,7 @@ class World(Onlooker):
         self.tell(f"VIOLATION {checker}: {sentence}")
         self.loop.halt(Violation(checker, sentence))
 
-    def check(self, rules: "checkers.Mapping[str, checkers.Rule]", *, everything: bool = False) -> None:
+    def check(self, rules: Mapping[str, checkers.Rule], *, everything: bool = False) -> None:
         """Fail at the first of these rules that is broken."""
         if everything:
             for machine in self.machines():
@@ -376,8 +370,7 @@ class World(Onlooker):
         says = " ".join(f"{type(say.body).__name__}>{say.target}" for say in seen.says)
         events = " ".join(f"{event.name}:{event.fields.get('row', '')}" for event in seen.events)
         self.tell(f"{seen.actor} {seen.type} from {seen.heard.source} {seen.heard.id} | {events} | {says}")
-        for event in seen.events:
-            self._judge(seen.actor, event)
+        self.witness.judge(seen)
         if self.random.random() < DEEDS:
             machines = [machine for machine in self.machines() if machine.pages is not None]
             still = [machine for machine in machines if not machine.executes]
@@ -386,68 +379,15 @@ class World(Onlooker):
         self.step()
         self.look()
 
-    def _judge(self, actor: str, event: Event) -> None:
-        if event.name == "row_done":
-            saga, row = str(event.fields["saga"]), str(event.fields["row"])
-            self._rows[actor, saga, row] = self._rows.get((actor, saga, row), 0) + 1
-            if self._rows[actor, saga, row] > 1:
-                self.fail("once", f"{actor} did row {row} of saga {saga} {self._rows[actor, saga, row]} times")
-            if row == "commit" and saga in self._undone:
-                self.fail("undone", f"saga {saga} was committed after {self._undone[saga]} had undone it")
-        elif event.name == "undone":
-            saga = str(event.fields["saga"])
-            self._undone[saga] = actor
-            if (MANAGER, saga, "commit") in self._rows:
-                self.fail("undone", f"{actor} undid saga {saga}, which had committed")
-        elif event.name == "verdict":
-            request, outcome = str(event.fields["request"]), str(event.fields["outcome"])
-            if self._ended.setdefault(request, outcome) != outcome:
-                self.fail("verdicts", f"request {request} ended as {self._ended[request]} and as {outcome}")
-            self._judge_verdict(request, outcome, str(event.fields.get("saga", "")))
-
-    def _judge_verdict(self, request: str, outcome: str, saga: str) -> None:
-        committed = (MANAGER, saga, "commit") in self._rows
-        if saga and committed and outcome == "undone":
-            self.fail("undone", f"request {request} was told that saga {saga} was undone, it had committed")
-        if saga and saga in self._undone and outcome == "done":
-            self.fail("undone", f"request {request} was told that saga {saga} was done, it was undone")
-
     def _live(self, machine: SimMachine) -> None:
         if machine.pages is not None:
             machine.live()
             self.step()
 
-    def published(self, envelope: Envelope) -> None:  # noqa: D102 - see `Onlooker`
-        if (process := self._process_of(envelope.source)) is not None:
-            self.turns.saying(process, envelope)
-
-    def said(self, process: Process, envelope: Envelope) -> None:  # noqa: D102
-        self.turns.said(process, envelope)
-
-    def acking(self, process: Process, envelope: Envelope) -> None:  # noqa: D102
-        self.turns.acking(process, envelope)
-
-    def delivered(self, process: Process, message: Message, envelope: Envelope) -> None:  # noqa: D102
-        self.turns.delivered(process, envelope)
-        if message.returns or not message.number:
-            return
-        pair = (message.source, message.target)
-        before = self._heard.get(pair, 0)
-        if message.number <= before:
-            self.fail("order", f"{process.name} was handed {envelope.type} of {pair[0]} to {pair[1]} out of order")
-        self._heard[pair] = message.number
-
-    def buried(self, letter: DeadLetter) -> None:  # noqa: D102
-        self.tell(f"dead letter: {letter.reason}")
-        if letter.reason.startswith("defect of"):
-            self.fail("defects", letter.reason)
-        elif letter.envelope is not None and letter.reason != "unroutable":
-            self.fail("dead letters", f"{letter.envelope.type} for {letter.envelope.target}: {letter.reason}")
-
     def _process_of(self, address: str) -> Process | None:
         host = self._hosting.get(address)
         if host is None and address.startswith("vm."):
-            host = address.split("@")[1].split(".")[0]
+            host = address.partition("@")[2].partition(".")[0]
         return self.places[host].process if host in self.places else None
 
 

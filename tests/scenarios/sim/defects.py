@@ -3,7 +3,7 @@
 A simulator that does not catch one of them has a hole in its checkers. Applied by tests and by `make mutants` only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -15,11 +15,10 @@ from actors.domain.holdings import Holding, joined
 from actors.domain.lifecycle import Level
 from actors.messages import Booted
 from actors.runtime import alarms, catalogue, deciding, hosted, mailbox, node, roster, saga, saying, shell
-from actors.runtime.actor import Tick
 from actors.runtime.saga import Now, Row
 from actors.sagas import cleanup, device, manager, migration, source, target
 from bus import codec
-from paging import incoming, outgoing, page_out, pages, slot_copy, slot_pool
+from paging import incoming, outgoing, pages, slot_copy, slot_pool
 from paging.slots import SlotSet
 from paging.swap_table import Phase
 from scenarios.sim import network as wire
@@ -819,11 +818,3 @@ def ranges_are_lost(patch):
 
     for module in (device, manager, hosting):
         patch.setattr(module, "joined", short)
-
-
-def names(pattern: str = "") -> Mapping[str, Defect]:
-    """The defects whose name contains this."""
-    return {name: one for name, one in DEFECTS.items() if pattern in name}
-
-
-__all__ = ["DEFECTS", "Defect", "Tick", "names"]
