@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from typing import Any
 
+import attrs
 import structlog
 
 from actors.errors import ActorError, Malformed
@@ -39,6 +40,7 @@ class Client:
         self._catalogue = Catalogue(BODIES, Cast)
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         self._pieces: dict[str, Pieces] = {}
+        self._last_words: dict[str, str] = {}
         self._errands = Errands()
         self._count = 0
 
@@ -68,10 +70,12 @@ class Client:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.shield(answer)
         except TimeoutError:
-            raise NoAnswer(f"{type(body).__name__} {request}: no answer in {deadline_s:g} s") from None
+            words = f"; last heard: {self._last_words[request]}" if request in self._last_words else ""
+            raise NoAnswer(f"{type(body).__name__} {request}: no answer in {deadline_s:g} s{words}") from None
         finally:
             asking.cancel()
             self._waiting.pop(request, None)
+            self._last_words.pop(request, None)
 
     async def look(self, target: str, deadline_s: float) -> Book:
         """What this actor knows. Raises `NoAnswer`, also at once where nobody has that address."""
@@ -92,6 +96,8 @@ class Client:
             envelope = self._catalogue.encode(
                 say, source=self.address, id=identity, causation=identity, sent_at=self._clock.now()
             )
+            if isinstance(body, Show):  # a node that comes back later need not answer who has left
+                envelope = attrs.evolve(envelope, deadline=self._clock.now() + self._ask_again_s)
             try:
                 await self._broker.publish(envelope)
             except Unroutable:
@@ -120,6 +126,8 @@ class Client:
         if waiting is not None and not waiting.done():
             if isinstance(body, Shown):
                 body = self._pieces.setdefault(body.request, Pieces()).add(body)
-            if isinstance(body, Answer):
+            if isinstance(body, Verdict) and not body.final:
+                self._last_words[body.request] = body.reason
+            elif isinstance(body, Answer):
                 waiting.set_result(body)
         await delivery.ack()

@@ -123,7 +123,8 @@ def busy(heard: Heard) -> Say | None:
     vm = getattr(body, "vm", "")
     if not str(reply_to).startswith("user."):
         return None
-    verdict = Verdict(request=body.request, vm=vm, outcome=Outcome.REFUSED, reason="busy: too many requests are waiting")
+    reason = "busy: too many requests are waiting"
+    verdict = Verdict(request=body.request, vm=vm, outcome=Outcome.REFUSED, reason=reason, final=False)
     return Say(target=reply_to, body=verdict)
 
 

@@ -76,3 +76,5 @@ class Verdict:
     outcome: Outcome
     reason: str
     saga: str = ""
+    final: bool = True
+    """False: nothing was decided ("busy"); the request may have been heard before, so ask again"""
