@@ -161,9 +161,10 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
 
-    async def broker(self) -> None:
-        """Kill it, and have it back."""
+    async def broker(self, away_s: float = 0.0) -> None:
+        """Kill it, and have it back after so long (and the seconds that it takes to start)."""
         await asyncio.to_thread(self.rabbitmq.kill)
+        await asyncio.sleep(away_s)
         await asyncio.to_thread(self.rabbitmq.restart)
 
     async def stopped(self, host: str, lasts_s: float) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import attrs
@@ -64,7 +64,7 @@ async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = No
     source = place_of(cluster)
     target = pick.choice([host for host in HOSTS if host != source])
     strikes = strikes_of(pick, cluster.guest) if chosen is None else chosen
-    watch = _Watch(cluster)
+    watch = Watch(cluster)
     starts = cluster.starts()
     roles = {"source": source, "target": target, "manager": HOSTS[0]}
     roles["other"] = next(host for host in HOSTS if host not in (source, target))
@@ -72,7 +72,9 @@ async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = No
         cluster.arm(host, [one.point for one in strikes if one.point and roles.get(one.role, host) == host])
     moving = asyncio.create_task(cluster.migrate(target, VERDICT_S))
     striking = [
-        asyncio.create_task(_strike(cluster, strike, roles[strike.role], watch, moving)) for strike in strikes if not strike.point
+        asyncio.create_task(_strike(cluster, strike, roles.get(strike.role, source), watch, moving))
+        for strike in strikes
+        if not strike.point
     ]
     problems, asked = [], None
     try:
@@ -101,7 +103,7 @@ def place_of(cluster: Cluster) -> str:
     return place.host
 
 
-def _memory_was_kept(cluster: Cluster, strikes: Sequence[Strike], watch: "_Watch") -> list[str]:
+def _memory_was_kept(cluster: Cluster, strikes: Sequence[Strike], watch: "Watch") -> list[str]:
     """A guest may start anew only if its memory was really lost: a fake one lives in its node, a real one survives both
     node and pager."""
     deadly = cluster.guest == "fake" and any(strike.what in ("node", "all", "point") for strike in strikes)
@@ -110,7 +112,7 @@ def _memory_was_kept(cluster: Cluster, strikes: Sequence[Strike], watch: "_Watch
     return []
 
 
-class _Watch:
+class Watch:
     """Follows the timeline of a round."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -142,7 +144,7 @@ class _Watch:
                     self.look()
 
 
-async def _strike(cluster: Cluster, strike: Strike, host: str, watch: _Watch, moving: "asyncio.Task[object]") -> None:
+async def _strike(cluster: Cluster, strike: Strike, host: str, watch: Watch, moving: "asyncio.Task[object]") -> None:
     if strike.moment == CLEANUP:
         await asyncio.wait([moving])
     elif strike.moment:
@@ -219,30 +221,34 @@ class Planned:
     strikes: Sequence[Strike] | None = None
 
 
-async def run(rounds: Sequence[Planned], rabbitmq: RabbitMQ, keep: Path, say: "Say") -> Tally:
-    """Play them after each other; a guest's cluster goes on until a round is violated or the guest changes."""
-    tally = Tally()
+async def run(rounds: Sequence[Planned], brokers: Sequence[RabbitMQ], keep: Path, say: "Say") -> Tally:
+    """Play them, on as many clusters side by side as there are brokers (give one broker several times where none is struck)."""
+    tally, left = Tally(), list(reversed(rounds))
+    await asyncio.gather(*(_work(left, broker, keep, say, tally) for broker in brokers))
+    return tally
+
+
+async def _work(left: list[Planned], broker: RabbitMQ, keep: Path, say: "Say", tally: Tally) -> None:
+    """One round after the other; a guest's cluster goes on until a round is violated or the guest changes."""
     cluster: Cluster | None = None
     try:
-        for planned in rounds:
+        while left:
+            planned = left.pop()
             if cluster is None or cluster.guest != planned.guest:
                 if cluster is not None:
                     await _end(cluster, say)
-                cluster = Cluster(rabbitmq, planned.guest)
+                cluster = Cluster(broker, planned.guest)
                 await cluster.start()
             one = await play(cluster, planned.seed, planned.strikes)
-            say(str(one))
+            say("\n".join([str(one), *(f"  VIOLATION {problem}" for problem in one.problems)]))
             tally.add(one)
             if one.problems:
-                for problem in one.problems:
-                    say(f"  VIOLATION {problem}")
                 say(f"  kept in {cluster.keep(keep / planned.seed.replace('/', '-'))}")
                 await _end(cluster, say)
                 cluster = None
     finally:
         if cluster is not None:
             await _end(cluster, say)
-    return tally
 
 
 async def _end(cluster: Cluster, say: "Say") -> None:
@@ -272,6 +278,7 @@ def main() -> int:
     parser.add_argument("--round", default="", help="play this one round only, by its seed")
     parser.add_argument("--guest", choices=("fake", "qemu", "mixed"), default="mixed")
     parser.add_argument("--keep", type=Path, default=None, help="where violated rounds are kept")
+    parser.add_argument("--jobs", type=int, default=2, help="clusters side by side, each with a RabbitMQ of its own")
     wish = parser.parse_args()
     log_errors_to_stderr()
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # connections are lost on purpose here
@@ -282,8 +289,9 @@ def main() -> int:
     keep = wish.keep or Path(tempfile.mkdtemp(prefix="swapferry-crash-kept-"))
     keep.mkdir(parents=True, exist_ok=True)
     rounds = [Planned(wish.round, wish.guest)] if wish.round else plan(wish.rounds, seed, wish.guest)
-    with RabbitMQ() as rabbitmq:
-        tally = asyncio.run(run(rounds, rabbitmq, keep, say))
+    with ExitStack() as brokers:
+        started = [brokers.enter_context(RabbitMQ()) for _ in range(wish.jobs)]
+        tally = asyncio.run(run(rounds, started, keep, say))
     for line in tally.lines():
         say(line)
     if not tally.violated and wish.keep is None:

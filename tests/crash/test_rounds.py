@@ -36,7 +36,7 @@ async def test_nothing_is_lost_whoever_dies(rabbitmq: RabbitMQ, tmp_path: Path) 
     build_shim()
     build_test_guest()
 
-    tally = await run(ROUNDS, rabbitmq, tmp_path, Say())
+    tally = await run(ROUNDS, [rabbitmq, rabbitmq], tmp_path, Say())
 
     assert [(one.seed, one.problems) for one in tally.violated] == []
     assert tally.deaths >= 5
