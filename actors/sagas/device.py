@@ -1,7 +1,6 @@
 """The arbiter's row of a migration: grant, and regrant (the compensating grant) as its undo."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -11,9 +10,7 @@ from actors.domain.ledger import Right
 from actors.messages import Cast, Grant, Granted, Restored, hypervisor
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Readiness, Refuse
-
-if TYPE_CHECKING:
-    from actors.swap_device import SwapDevice
+from actors.sagas.players import DevicePlayer
 
 
 @attrs.frozen(kw_only=True)
@@ -46,13 +43,13 @@ def change(turn: Turn, changes: Mapping[int, Right | None]) -> None:
             turn.put(right, str(generation))
 
 
-def take_grant(_actor: "SwapDevice", turn: Turn, cast: Cast, body: Grant) -> None:
+def take_grant(_actor: DevicePlayer, turn: Turn, cast: Cast, body: Grant) -> None:
     """Keep this chunk of what is asked."""
     facts = facts_of(turn, cast.saga)
     turn.put(attrs.evolve(facts, of=body.of, parts={**facts.parts, body.chunk: body.holdings}), cast.saga)
 
 
-def grant_ready(actor: "SwapDevice", turn: Turn, cast: Cast) -> Readiness:
+def grant_ready(actor: DevicePlayer, turn: Turn, cast: Cast) -> Readiness:
     """Compare and set: every slot passes from the source to the target in one new generation, or none does."""
     facts = facts_of(turn, cast.saga)
     if len(facts.parts) < facts.of:
@@ -68,14 +65,14 @@ def grant_ready(actor: "SwapDevice", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def say_granted(actor: "SwapDevice", turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_granted(actor: DevicePlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Tell the source in which generation the target has them."""
     facts = facts_of(turn, cast.saga)
     body = Granted(device=actor.device, generation=facts.generation, digest=facts.digest)
     return [Say(target=hypervisor(cast.source), body=body, cast=cast)]
 
 
-def regrant(actor: "SwapDevice", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
+def regrant(actor: DevicePlayer, turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
     """The compensating grant: what this saga granted goes back to the source, in a new generation."""
     facts = facts_of(turn, cast.saga)
     right = turn.get(Right, str(facts.generation))

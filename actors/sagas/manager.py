@@ -1,7 +1,6 @@
 """The manager's rows of a migration: register, commit (the pivot), close, and release as the undo of register."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,9 +11,7 @@ from actors.messages import MANAGER as MANAGER_ADDRESS
 from actors.messages import Cast, Close, Closed, Commit, Forget, Restored, Resume, Welcome, hypervisor
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Readiness, Refuse
-
-if TYPE_CHECKING:
-    from actors.resource_manager import ResourceManager
+from actors.sagas.players import ManagerPlayer
 
 
 @attrs.frozen(kw_only=True)
@@ -28,11 +25,11 @@ class ManagerFacts:
 # -- register
 
 
-def take_nothing(_actor: "ResourceManager", _turn: Turn, _cast: Cast, _body: object) -> None:
+def take_nothing(_actor: ManagerPlayer, _turn: Turn, _cast: Cast, _body: object) -> None:
     """The message brings nothing that has to be kept."""
 
 
-def register_ready(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Readiness:
+def register_ready(_actor: ManagerPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Lock the placement, and list the devices as shared before any of their slots is granted."""
     place = turn.get(Placement, cast.vm)
     if place is None:
@@ -50,14 +47,14 @@ def register_ready(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Readine
     return Now.DONE
 
 
-def say_welcome(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_welcome(_actor: ManagerPlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Let the target make room."""
     place = turn.get(Placement, cast.vm)
     assert place is not None, "a registered VM has a placement"
     return [Say(target=hypervisor(cast.target), body=Welcome(definition=place.definition), cast=cast)]
 
 
-def release(_actor: "ResourceManager", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
+def release(_actor: ManagerPlayer, turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
     """Unlock. The devices stay listed until the grants are known to be undone, at close."""
     place = turn.get(Placement, cast.vm)
     if place is not None and place.lock == cast.saga:
@@ -69,13 +66,13 @@ def release(_actor: "ResourceManager", turn: Turn, cast: Cast, restored: tuple[R
 # -- commit: the pivot
 
 
-def take_commit(_actor: "ResourceManager", turn: Turn, cast: Cast, body: Commit) -> None:
+def take_commit(_actor: ManagerPlayer, turn: Turn, cast: Cast, body: Commit) -> None:
     """Keep this chunk of the slots that go with the VM."""
     facts = turn.get(ManagerFacts, cast.saga) or ManagerFacts()
     turn.put(attrs.evolve(facts, of=body.of, parts={**facts.parts, body.chunk: body.holdings}), cast.saga)
 
 
-def commit_ready(actor: "ResourceManager", turn: Turn, cast: Cast) -> Readiness:
+def commit_ready(actor: ManagerPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Compare and set the placement. From here on there is only forward."""
     facts = turn.get(ManagerFacts, cast.saga) or ManagerFacts()
     if len(facts.parts) < facts.of:
@@ -92,7 +89,7 @@ def commit_ready(actor: "ResourceManager", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def forward(_actor: "ResourceManager", _turn: Turn, cast: Cast) -> Sequence[Say]:
+def forward(_actor: ManagerPlayer, _turn: Turn, cast: Cast) -> Sequence[Say]:
     """The way on after the pivot; a dead host's row is passed over."""
     if cast.target not in cast.dead:
         return [Say(target=hypervisor(cast.target), body=Resume(), cast=cast)]
@@ -104,7 +101,7 @@ def forward(_actor: "ResourceManager", _turn: Turn, cast: Cast) -> Sequence[Say]
 # -- close
 
 
-def close_ready(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Readiness:
+def close_ready(_actor: ManagerPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Nothing of the saga is outstanding: a device with no slots away and nothing pending leaves the sharing table."""
     for device in cast.devices:
         shared = turn.get(Shared, device)
@@ -118,7 +115,7 @@ def close_ready(_actor: "ResourceManager", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def say_closed(_actor: "ResourceManager", _turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_closed(_actor: ManagerPlayer, _turn: Turn, cast: Cast) -> Sequence[Say]:
     """Tell the opener that it may drop its record."""
     if cast.source in cast.dead:
         return []

@@ -1,7 +1,6 @@
 """The source's rows of a migration: open, freeze, hand over, forget, and thaw as their undo."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -27,9 +26,7 @@ from actors.messages import (
 )
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Readiness, Refuse
-
-if TYPE_CHECKING:
-    from actors.hypervisor import Hypervisor
+from actors.sagas.players import HostPlayer
 
 
 def facts_of(turn: Turn, saga: str) -> SourceFacts:
@@ -43,7 +40,7 @@ def facts_of(turn: Turn, saga: str) -> SourceFacts:
 # -- open
 
 
-def say_register(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_register(_actor: HostPlayer, _turn: Turn, cast: Cast) -> Sequence[Say]:
     """Ask the manager to lock the placement."""
     return [Say(target=MANAGER, body=Register(), cast=cast)]
 
@@ -51,7 +48,7 @@ def say_register(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]
 # -- freeze, in three transactions (PROTOCOL 13.4): told to halt; halted; the list stored and the grants asked for
 
 
-def take_freeze(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Freeze) -> None:
+def take_freeze(_actor: HostPlayer, turn: Turn, cast: Cast, body: Freeze) -> None:
     """Keep where the pages are awaited, and tell the machine to stand still."""
     turn.put(attrs.evolve(facts_of(turn, cast.saga), endpoint=body.endpoint), cast.saga)
     instance = need(turn, cast.instance)
@@ -59,7 +56,7 @@ def take_freeze(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Freeze) -> N
         want(turn, hosting.move(instance, State.FREEZING), Level.FROZEN)
 
 
-def freeze_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def freeze_ready(_actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Done when the machine stands still and the list of its slots is stored; then the pages may go."""
     instance = need(turn, cast.instance)
     if instance.lost:
@@ -70,7 +67,7 @@ def freeze_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def ask_grants(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
+def ask_grants(_actor: HostPlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Ask each device that has not answered; where nothing is swapped out, go on at once."""
     facts = facts_of(turn, cast.saga)
     says = []
@@ -89,7 +86,7 @@ def ask_grants(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- hand over
 
 
-def take_granted(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Granted) -> None:
+def take_granted(_actor: HostPlayer, turn: Turn, cast: Cast, body: Granted) -> None:
     """Keep what a device granted, if it is what was asked for."""
     facts = facts_of(turn, cast.saga)
     asked = digest(holding for holding in facts.grants if holding.device == body.device)
@@ -100,7 +97,7 @@ def take_granted(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Granted) ->
     turn.put(attrs.evolve(facts, granted={**facts.granted, body.device: body}), cast.saga)
 
 
-def hand_over_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def hand_over_ready(_actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Done when every device has granted and the data channel has delivered everything."""
     facts, instance = facts_of(turn, cast.saga), need(turn, cast.instance)
     if instance.lost or instance.failed:
@@ -113,7 +110,7 @@ def hand_over_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def say_prepare(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_prepare(_actor: HostPlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Tell the target what was sent and which slots are its own now."""
     facts = facts_of(turn, cast.saga)
     assert facts.manifest is not None, "hand over is done only with a manifest"
@@ -132,7 +129,7 @@ def say_prepare(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- thaw: the undo of open, freeze and hand over
 
 
-def thaw(_actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
+def thaw(_actor: HostPlayer, turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
     """The slots are back in new generations; the guest runs on as it was."""
     instance = turn.get(Instance, cast.instance)
     facts = turn.get(SourceFacts, cast.saga)
@@ -164,14 +161,14 @@ def _take_back(turn: Turn, facts: SourceFacts, restored: Restored) -> None:
 # -- forget
 
 
-def take_forget(_actor: "Hypervisor", turn: Turn, cast: Cast, _body: Forget) -> None:
+def take_forget(_actor: HostPlayer, turn: Turn, cast: Cast, _body: Forget) -> None:
     """The VM runs at the target; tell the machine here to go."""
     instance = turn.get(Instance, cast.instance)
     if instance is not None and instance.state is not State.ENDING:
         want(turn, hosting.move(instance, State.ENDING), Level.GONE)
 
 
-def forget_ready(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def forget_ready(actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Done when the machine is gone: granted slots are lent from now on, all others are free again."""
     if turn.get(Instance, cast.instance) is not None:
         return Now.WAIT
@@ -182,7 +179,7 @@ def forget_ready(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def say_close(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_close(_actor: HostPlayer, _turn: Turn, cast: Cast) -> Sequence[Say]:
     """Nothing is outstanding here."""
     return [Say(target=MANAGER, body=Close(), cast=cast)]
 
@@ -190,7 +187,7 @@ def say_close(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- closed
 
 
-def closed_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def closed_ready(_actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Remember for the users how it ended, then drop the saga's record."""
     requests.end_saga(turn, cast)
     return Now.DONE

@@ -1,7 +1,6 @@
 """The target's rows of a migration: welcome, prepare, resume, and discard as their undo."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,9 +13,7 @@ from actors.messages import MANAGER, Cast, Close, Commit, Forget, Freeze, Prepar
 from actors.runtime.actor import Say, Turn
 from actors.runtime.saga import Now, Readiness, Refuse
 from actors.sagas.abort import abort
-
-if TYPE_CHECKING:
-    from actors.hypervisor import Hypervisor
+from actors.sagas.players import HostPlayer
 
 
 def name_of(cast: Cast) -> str:
@@ -32,12 +29,12 @@ def facts_of(turn: Turn, saga: str) -> TargetFacts:
 # -- welcome: before anything is halted, so that the target's start-up is not part of the downtime
 
 
-def take_welcome(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Welcome) -> None:
+def take_welcome(_actor: HostPlayer, turn: Turn, cast: Cast, body: Welcome) -> None:
     """Keep what is to be hosted."""
     turn.put(attrs.evolve(facts_of(turn, cast.saga), definition=body.definition), cast.saga)
 
 
-def welcome_ready(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def welcome_ready(actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Reserve room and stage an empty instance; done when its machine waits and its listener is open."""
     instance = turn.get(Instance, name_of(cast))
     if instance is None:
@@ -49,7 +46,7 @@ def welcome_ready(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def _reserve(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def _reserve(actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     definition = facts_of(turn, cast.saga).definition
     assert definition is not None, "welcome is taken before it is judged"
     reach = turn.get(hosting.Reach)
@@ -72,7 +69,7 @@ def _reserve(actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.WAIT
 
 
-def say_freeze(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_freeze(_actor: HostPlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Give the source, and nobody else, the way in."""
     endpoint = facts_of(turn, cast.saga).endpoint
     if endpoint is None:
@@ -83,14 +80,14 @@ def say_freeze(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- prepare
 
 
-def take_prepare(_actor: "Hypervisor", turn: Turn, cast: Cast, body: Prepare) -> None:
+def take_prepare(_actor: HostPlayer, turn: Turn, cast: Cast, body: Prepare) -> None:
     """Keep this chunk of what was granted, and what the data channel must have delivered."""
     facts = facts_of(turn, cast.saga)
     parts = {**facts.parts, body.chunk: body.holdings}
     turn.put(attrs.evolve(facts, parts=parts, of=body.of, manifest=body.manifest), cast.saga)
 
 
-def prepare_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def prepare_ready(_actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Done when every chunk is here and the machine has loaded exactly what the manifest says."""
     facts, instance = facts_of(turn, cast.saga), need(turn, name_of(cast))
     if instance.failed or instance.lost:
@@ -106,7 +103,7 @@ def prepare_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE if instance.wanted is Level.LOADED and instance.reached else Now.WAIT
 
 
-def ask_commit(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
+def ask_commit(_actor: HostPlayer, turn: Turn, cast: Cast) -> Sequence[Say]:
     """Everything is here: let the VM be placed here. An instance that died meanwhile is not offered any more."""
     instance = need(turn, name_of(cast))
     if instance.lost:
@@ -120,7 +117,7 @@ def ask_commit(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Sequence[Say]:
 # -- discard: the undo of welcome and prepare
 
 
-def discard(actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
+def discard(actor: HostPlayer, turn: Turn, cast: Cast, restored: tuple[Restored, ...]) -> tuple[Restored, ...]:
     """Let the staged machine go and hold nothing of it; a staged instance never ran."""
     facts = turn.get(TargetFacts, cast.saga)
     for holding in facts.holdings if facts else ():
@@ -136,7 +133,7 @@ def discard(actor: "Hypervisor", turn: Turn, cast: Cast, restored: tuple[Restore
 # -- resume
 
 
-def take_resume(_actor: "Hypervisor", turn: Turn, cast: Cast, _body: Resume) -> None:
+def take_resume(_actor: HostPlayer, turn: Turn, cast: Cast, _body: Resume) -> None:
     """The VM is placed here: run it. Without its memory it boots, as after any power failure."""
     instance = need(turn, name_of(cast))
     if instance.state is State.STAGED:
@@ -144,7 +141,7 @@ def take_resume(_actor: "Hypervisor", turn: Turn, cast: Cast, _body: Resume) -> 
         want(turn, attrs.evolve(hosting.move(instance, State.RUNNING), lost=False), level)
 
 
-def resume_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
+def resume_ready(_actor: HostPlayer, turn: Turn, cast: Cast) -> Readiness:
     """Done when the machine runs."""
     instance = turn.get(Instance, name_of(cast))
     if instance is not None and instance.wanted in (Level.RUNNING, Level.BOOTED) and not instance.reached:
@@ -154,7 +151,7 @@ def resume_ready(_actor: "Hypervisor", turn: Turn, cast: Cast) -> Readiness:
     return Now.DONE
 
 
-def say_forget(_actor: "Hypervisor", _turn: Turn, cast: Cast) -> Sequence[Say]:
+def say_forget(_actor: HostPlayer, _turn: Turn, cast: Cast) -> Sequence[Say]:
     """It runs here; the source may drop its own. A dead source is passed over."""
     if cast.source in cast.dead:
         return [Say(target=MANAGER, body=Close(), cast=cast)]
