@@ -181,11 +181,13 @@ class Guest(ABC):
     async def run(self) -> None:
         """Let a loaded or a frozen guest run; eviction goes on, the network is told where it is."""
 
+    @abstractmethod
     async def adopt(self) -> bool:
-        """A node that was restarted takes over what its predecessor left in this seat. False: there is no machine."""
-        return False
+        """A node that was restarted takes over what its predecessor left in this seat, in whatever phase it is: what is told
+        again is answered as before. False: there is no machine, and what was left of one is cleared away."""
 
-    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:  # noqa: B027 - some guests have no cleanup
+    @abstractmethod
+    async def clean(self, granted: Mapping[str, SlotSet], pages_per_s: int) -> None:
         """Copy pages that lie in these slots (which came with the guest) to armed slots, in the background, this fast;
         0 stops it. A page that the guest fetches, rewrites or drops meanwhile is not copied. Told again, it goes on."""
 

@@ -33,6 +33,9 @@ class CountedGuest(Guest):
     async def adopt(self) -> bool:
         return True
 
+    async def clean(self, _granted: Mapping[str, SlotSet], _pages_per_s: int) -> None:
+        self.counted["clean"] += 1
+
     async def boot(self) -> None:
         self.counted["boot"] += 1
 
