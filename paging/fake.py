@@ -16,7 +16,7 @@ from paging.device_on_demand import DeviceOnDemand
 from paging.errors import GuestError, PagingError, TransferError
 from paging.fake_memory import FakeMemory
 from paging.fake_program import Bring, Program, Sleep
-from paging.faulty_device import with_faults
+from paging.faulty_device import FaultyDevice
 from paging.guest import Endpoint, Guest, Halted, Manifest, PageCounts, Seat, Watcher
 from paging.incoming import Incoming
 from paging.outgoing import Outgoing
@@ -240,7 +240,7 @@ class _Machine:
         with contextlib.ExitStack() as undo:
             devices: dict[str, SlotDevice] = {}
             for where in seat.devices:
-                devices[where.name] = device = with_faults(DeviceOnDemand(where))
+                devices[where.name] = device = FaultyDevice(DeviceOnDemand(where))
                 undo.callback(device.close)
             self.table = SwapTable.create(
                 seat.directory / TABLE_NAME, pages=definition.pages, instance=seat.instance, boot_id=boot_id(),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from paging.device import SlotDevice
-from paging.fault_points import SLOW_S, due, fault_point, is_armed
+from paging.fault_points import SLOW_S, due, fault_point
 
 
 class FaultyDevice(SlotDevice):
@@ -42,8 +42,3 @@ class FaultyDevice(SlotDevice):
     def close(self) -> None:
         """As of the device."""
         self._inner.close()
-
-
-def with_faults(device: SlotDevice) -> SlotDevice:
-    """The device itself, unless faults of devices are armed in this process."""
-    return FaultyDevice(device) if is_armed("device.") else device

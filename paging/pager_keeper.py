@@ -28,7 +28,7 @@ END_S = 1.0
 """How long after it fell silent a pager may take to end"""
 ADOPTED_S = 5.0
 """How soon a pager that was found answers, or is replaced"""
-ASKED_AGAIN = frozenset({"arm", "start", "freeze", "thaw", "counts", "swapped", "retry", "clean", "faults"})
+ASKED_AGAIN = frozenset({"arm", "start", "freeze", "thaw", "counts", "swapped", "retry", "clean"})
 """What a successor answers as its predecessor would have; of a delivery it knows nothing"""
 
 
@@ -68,7 +68,7 @@ class PagerKeeper:
         self._ready = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
         self._rehearsal: asyncio.Task[None] | None = None
-        self._arming: asyncio.Task[Any] | None = None
+        self._arming: asyncio.Future[None] | None = None
         self.restarts = 0
         self.takeovers_s: list[float] = []
         """for each restart, from the end of a pager until its successor answered faults"""
@@ -153,7 +153,11 @@ class PagerKeeper:
         self._ready.set()
 
     def _hand_on(self, faults: str) -> None:
-        self._arming = asyncio.ensure_future(self.ask("faults", specification=faults))
+        self._arming = asyncio.ensure_future(self._arm_faults(faults))
+
+    async def _arm_faults(self, faults: str) -> None:
+        with contextlib.suppress(GuestError):
+            await self.ask("faults", specification=faults)
 
     async def _stop_keeping(self) -> None:
         if self._hand_on in fault_points.followers:

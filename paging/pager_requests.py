@@ -15,7 +15,7 @@ from paging import fault_points
 from paging.device import DevicePath
 from paging.device_on_demand import DeviceOnDemand
 from paging.errors import GuestError, PagingError, TransferError
-from paging.faulty_device import with_faults
+from paging.faulty_device import FaultyDevice
 from paging.guest import Endpoint, Manifest
 from paging.incoming import Incoming
 from paging.outgoing import Outgoing
@@ -89,7 +89,7 @@ class Requests:
         hello = greet(Path(shim), timeout_s=HELLO_S)
         memory = memory_of(hello)
         paths = [DevicePath(name=name, path=Path(path), uuid=uuid) for name, path, uuid in devices]
-        opened = {where.name: with_faults(DeviceOnDemand(where)) for where in paths}
+        opened = {where.name: FaultyDevice(DeviceOnDemand(where)) for where in paths}
         swap_table = _table(Path(table), memory.pages, instance, boot_id, [where.uuid for where in paths])
         swap_table.belong_to(identify(hello.pid))
         pages = Pages(memory, swap_table, opened, limit=limit)

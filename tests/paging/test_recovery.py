@@ -20,8 +20,8 @@ from tests.paging.machines import MIB, SLOTS, SMALL, Hosts, two_hosts
 from tests.paging.parts import make_device
 
 TINY = attrs.evolve(
-    SMALL, memory_bytes=24 * MIB, resident_bytes=4 * MIB,
-    workload=Workload(fill_bytes=10 * MIB, writes_per_s=1500, checks_per_s=500, seed=5),
+    SMALL, memory_bytes=16 * MIB, resident_bytes=3 * MIB,
+    workload=Workload(fill_bytes=6 * MIB, writes_per_s=1500, checks_per_s=500, seed=5),
 )  # fmt: skip
 QUIET = attrs.evolve(TINY, workload=attrs.evolve(TINY.workload, writes_per_s=0, checks_per_s=0))
 NODE = """
