@@ -18,7 +18,7 @@ from actors.messages import MANAGER, hypervisor, swap_device
 from actors.runtime.actor import Heard, Turn
 from actors.runtime.hosted import State as HostedState
 from actors.runtime.saga import Progress
-from actors.swap_device import rights_of
+from actors.swap_device import Numbered, rights_of
 from scenarios.audit import Kept, compare
 from scenarios.sim.machine import ZERO, SimMachine
 
@@ -110,7 +110,20 @@ def defects(world: "World") -> Iterable[str]:
             yield f"an actor of {place.name} met a defect"
 
 
-ALWAYS: Mapping[str, Rule] = {"one place": one_place, "pages": pages, "listed": listed, "defects": defects}
+def generations(world: "World") -> Iterable[str]:
+    """See `CHECKERS`."""
+    for device in world.homes:
+        record, before = world.record(swap_device(device)), world.generations.get(device, 0)
+        count = (record.get(Numbered) or Numbered(generation=before)).generation
+        newest = max((int(key) for key in record.all(Right)), default=0)
+        if count < before or newest > max(count, 1):
+            yield f"{device} counts {count}, after {before}; its newest right is of {newest}"
+        world.generations[device] = count
+
+
+ALWAYS: Mapping[str, Rule] = {
+    "one place": one_place, "pages": pages, "listed": listed, "defects": defects, "generations": generations,
+}  # fmt: skip
 
 
 def write_problem(world: "World", host: str, instance: str, device: str, slot: int) -> str:
