@@ -267,7 +267,7 @@ class Say:
 def plan(rounds: int, seed: str, guest: str) -> list[Planned]:
     """So many rounds; `mixed` has a tenth of QEMU rounds, at least 20 where there are so many."""
     real = {"fake": 0, "qemu": rounds}.get(guest, max(rounds // 10, min(20, rounds // 4)))
-    return [Planned(f"{seed}/{index}", "fake" if index < rounds - real else "qemu") for index in range(rounds)]
+    return [Planned(f"{seed}/{index}", "qemu" if index < real else "fake") for index in range(rounds)]
 
 
 def main() -> int:
