@@ -96,7 +96,9 @@ def _bury(turn: Turn, host: str, homes: Mapping[str, str], hosts: frozenset[str]
     """Fence, then place its VMs anew. True while there is something left to do."""
     known = turn.get(DeadHost, host)
     assert known is not None, "only the dead are buried"
-    unfenced = sorted(set(homes) - known.fenced)
+    dead = dead_hosts(turn)
+    # An arbiter lives where its device is at home: one that died with its host lets nobody do anything any more.
+    unfenced = sorted(device for device in set(homes) - known.fenced if homes[device] not in dead)
     for device in unfenced:
         turn.say(swap_device(device), Fence(host=host), row="fence")
     if unfenced:

@@ -32,7 +32,7 @@ def migrate(facts: HostFacts, turn: Turn, body: Migrate) -> None:
     """A user wants a VM moved: refuse at once what cannot be, else ask the target."""
     known = turn.get(Request, body.request)
     if known is not None:
-        requests.answer(turn, known)
+        requests.answer(turn, requests.ask_again(turn, known, body.reply_to))
         return
     request = requests.open_request(turn, body.request, body.vm, body.reply_to, body.target)
     instance = hosting.instance_of(turn, body.vm)

@@ -51,6 +51,14 @@ def answer(turn: Turn, request: Request) -> None:
         turn.say(request.reply_to, body)
 
 
+def ask_again(turn: Turn, request: Request, reply_to: str) -> Request:
+    """The same wish again, perhaps from another address: the answer goes to where it was asked last."""
+    again = attrs.evolve(request, reply_to=reply_to)
+    if again != request:
+        turn.put(again, request.request)
+    return again
+
+
 def end(turn: Turn, request: Request, outcome: Outcome, reason: str) -> None:
     """Record how a request ended, tell the user, and forget the oldest of those that ended long ago."""
     ended = attrs.evolve(request, outcome=outcome, reason=reason)
@@ -75,7 +83,7 @@ def cancel(facts: HostFacts, turn: Turn, body: Cancel) -> None:
     """A user wants a move undone: ask for it if there is one, else say how things are."""
     known = turn.get(Request, body.request)
     if known is not None:
-        cancel_again(turn, known)
+        cancel_again(turn, ask_again(turn, known, body.reply_to))
         return
     request = open_request(turn, body.request, body.vm, body.reply_to)
     enquiring = [one for one in turn.all(Request).values() if one.vm == body.vm and one.enquiring]

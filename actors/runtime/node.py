@@ -74,7 +74,7 @@ class Node(Inbox):
             decider, store, speaker, clock, observe=observe, recorder=recorder, counts=self.counts, failed=self._roster.failed
         )
         self._roster.serve(self._shell)
-        self._showing = Showing(name, catalogue, decider, store, speaker, self.counts)
+        self._showing = Showing(name, catalogue, decider, store, speaker, clock, self.counts)
         self._early: list[Delivery] | None = []
         self._running: asyncio.Task[None] | None = None
         self._started = 0.0

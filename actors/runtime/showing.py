@@ -13,6 +13,7 @@ from actors.messages.showing import Show
 from actors.runtime.actor import Say
 from actors.runtime.book import Book, cut
 from actors.runtime.catalogue import Catalogue
+from actors.runtime.clock import Clock
 from actors.runtime.deciding import Decider
 from actors.runtime.hosted import Hosted
 from actors.runtime.saying import Speaker
@@ -32,9 +33,10 @@ class Showing:
     """Of one node."""
 
     def __init__(  # noqa: PLR0917 - its parts
-        self, node: str, catalogue: Catalogue, decider: Decider, store: Store, speaker: Speaker, counts: Counter[str]
-    ) -> None:
-        self._node, self._catalogue, self._decider = node, catalogue, decider
+        self, node: str, catalogue: Catalogue, decider: Decider, store: Store, speaker: Speaker, clock: Clock,
+        counts: Counter[str],
+    ) -> None:  # fmt: skip
+        self._node, self._catalogue, self._decider, self._clock = node, catalogue, decider, clock
         self._store, self._speaker, self._counts = store, speaker, counts
 
     async def answer(self, hosted: Hosted, delivery: Delivery) -> None:
@@ -43,6 +45,10 @@ class Showing:
             heard = self._catalogue.decode(delivery.envelope)
         except Malformed as error:
             await delivery.reject(str(error))
+            return
+        deadline = delivery.envelope.deadline
+        if deadline is not None and deadline < self._clock.now():
+            await delivery.ack()
             return
         self._counts["shown"] += 1
         says = cut(heard.body.request, hosted.address, (await self._book(hosted)).to_bytes())

@@ -171,6 +171,7 @@ async def _how_far(library: BusLibrary, host: str) -> str:
 
 def _what_is_left(cluster: Cluster, host: str, known: DeadHost) -> str:
     opened = [one.cast.saga for one in sagas.sagas_of(cluster) if host in (one.cast.source, one.cast.target)]
-    unfenced = sorted(set(cluster.homes) - known.fenced)
+    dead = set(cluster.manager.record.all(DeadHost)) if cluster.manager else set()
+    unfenced = sorted(device for device in set(cluster.homes) - known.fenced if cluster.homes[device] not in dead)
     left = [f"saga {saga} is open" for saga in opened] + [f"{device} has not taken its slots back" for device in unfenced]
     return "; ".join(left) or "its VMs are being placed"

@@ -86,17 +86,22 @@ class LiveCluster:
         process.terminate()
         process.wait(timeout=60)
 
-    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """The command as an operator runs it."""
         environment = {**os.environ, "SWAPFERRY_BUS": self.url, "SWAPFERRY_PREFIX": self.prefix, "COLUMNS": "200"}
         command = [sys.executable, "-m", "swapferry", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=environment, input=stdin
+        )
+
+    def here(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """The same in this process, which saves its start."""
+        return command(*arguments, "--bus", self.url, "--prefix", self.prefix)
 
     def json(self, *arguments: str) -> dict[str, Any]:
         """What it says, where it succeeds."""
-        ended = self(*arguments, "--json")
-        assert ended.returncode == 0, ended.stderr
-        told: dict[str, Any] = json.loads(ended.stdout)
+        code, told = self.here(*arguments)
+        assert code == 0, told
         return told
 
     async def _define(self) -> None:
