@@ -10,8 +10,14 @@ import structlog
 
 def log_to(stream: TextIO, level: int) -> None:
     """Send log lines of this level and above there, as JSON unless it is a terminal or stderr."""
+    # aiormq says at ERROR what every failed connect raises anyway; the error that ends the attempts is ours to tell.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     readable = stream is sys.stderr
-    renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if readable else structlog.processors.JSONRenderer()
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        if readable
+        else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
