@@ -18,7 +18,7 @@ from scenarios.sim.world import Limits, Size
 from tests.scenarios.sim.defects import DEFECTS
 
 ROOT = Path(__file__).resolve().parents[3]
-SEEDS = int(os.environ.get("SWAPFERRY_TEST_SEEDS", "40"))
+SEEDS = int(os.environ.get("SWAPFERRY_TEST_SEEDS", "20"))
 """of each profile; `make sim` plays more"""
 
 
