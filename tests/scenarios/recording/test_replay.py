@@ -1,5 +1,7 @@
 """A run that was recorded is decided again: identical, or told where not; what is not whole is told for what it is."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ import pytest
 
 from actors.domain import hosting, ledger
 from actors.errors import Defect
-from actors.runtime.actor import Turn
+from actors.runtime.actor import Record, Turn
+from actors.runtime.clock import RealClock
 from actors.sagas.migration import MIGRATION
 from bus.errors import RecordingError
 from bus.recording import Kind, Whole, Writer, read
+from scenarios.host import HostPlan, facts_for
 from scenarios.recording.entries import FORMAT
 from scenarios.recording.plain import REDACTED
+from scenarios.recording.recorder import Recording
 from scenarios.recording.views import DAMAGED, DIVERGED, IDENTICAL, Seen, see
 from tests.scenarios.recording.runs import VERSION, recorded_run
 
@@ -242,3 +247,20 @@ def test_another_version_that_decides_alike_is_only_noted(recording: Path) -> No
 
 def test_a_recording_is_whole_msgpack_to_anybody(recording: Path) -> None:
     assert all(msgpack.unpackb(msgpack.packb(record)) == record for record in records(recording))
+
+
+def test_a_recording_that_cannot_be_written_ends_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = HostPlan(facts=facts_for("h1", 1 << 24, {}), paths=(), hosts=frozenset({"h1"}), manager=True)
+    recording = Recording(tmp_path / "recording", RealClock(), VERSION)
+    recorder = recording.node(plan)
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        recorder.loaded("resource-manager", Record())
+    recorder.retired("resource-manager")
+    recording.close()
+
+    assert [record["entry"] for record in records(tmp_path / "recording")] == ["Begun", "Started"]
