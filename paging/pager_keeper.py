@@ -212,9 +212,9 @@ class PagerKeeper:
         self._rehearsal = asyncio.create_task(self._rehearse(self._spare))
 
     async def _rehearse(self, spare: PagerProcess) -> None:
-        """Until it has imported everything."""
+        """Until it has imported everything, and holds the guest's memory."""
         with contextlib.suppress(GuestError):
-            await spare.ask("ready")
+            await spare.ask("prepare", shim=str(self._post.shim))
 
     async def _give_up(self, why: str) -> None:
         pager, self._pager = self._pager, None

@@ -54,10 +54,11 @@ class Requests:
     def __init__(self, attached: Callable[[Attached], None], tell: Callable[[str, str], None]) -> None:
         self._attached, self._tell = attached, tell
         self._guest: Attached | None = None
+        self._prepared: tuple[Hello, UffdMemory] | None = None
         self._short: Mapping[str, Callable[..., Any]] = {
             "attach": self._attach, "arm": self._arm, "start": self._start, "freeze": self._freeze, "thaw": self._thaw,
             "counts": self._counts, "swapped": self._swapped, "retry": self._retry, "listen": self._listen,
-            "endpoint": self._endpoint, "clean": self._clean, "faults": fault_points.arm, "ready": lambda: None,
+            "endpoint": self._endpoint, "clean": self._clean, "faults": fault_points.arm, "prepare": self._prepare,
         }  # fmt: skip
         self._long: Mapping[str, Callable[..., Any]] = {"send": self._send, "accept": self._accept}
         self._incoming: Incoming | None = None
@@ -80,14 +81,24 @@ class Requests:
             raise GuestError("the pager holds no guest yet")
         return self._guest.pages
 
+    def _prepare(self, *, shim: str) -> None:
+        """A spare pager gets hold of the guest's memory beforehand, which changes nothing for the guest. Not of its devices:
+        a device that was cleaned up must not stay open here."""
+        hello = greet(Path(shim), timeout_s=HELLO_S)
+        memory = memory_of(hello)
+        memory.resident()
+        self._prepared = hello, memory
+
     def _attach(
         self, *, shim: str, table: str, control: str, instance: str, boot_id: str, limit: int, devices: list[list[str]],
         armed: dict[str, bytes],
     ) -> None:  # fmt: skip
         if self._guest is not None:
             return
-        hello = greet(Path(shim), timeout_s=HELLO_S)
-        memory = memory_of(hello)
+        if self._prepared is None:
+            self._prepare(shim=shim)
+        assert self._prepared is not None, "just done"
+        hello, memory = self._prepared
         paths = [DevicePath(name=name, path=Path(path), uuid=uuid) for name, path, uuid in devices]
         opened = {where.name: FaultyDevice(DeviceOnDemand(where)) for where in paths}
         swap_table = _table(Path(table), memory.pages, instance, boot_id, [where.uuid for where in paths])
