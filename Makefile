@@ -13,7 +13,7 @@ help:
 	@echo "make test    set up RabbitMQ too, then run everything"
 	@echo "make setup   virtual environment, Debian packages (as root), preload library, test guest"
 	@echo "make check   ruff, mypy, the rules of the house"
-	@echo "make bench   page-in and bus, each beside the bare thing in the same run"
+	@echo "make bench   page-in and bus, each beside the bare thing in the same run; 50 deaths of a pager"
 	@echo "make model   the executable model of the protocol: random histories"
 	@echo "make sim     SEEDS=1000 simulated worlds full of faults"
 	@echo "make mutants plant each known defect, say how many seeds it took to catch it"
@@ -54,6 +54,7 @@ check: $(INSTALLED)
 bench: setup-test
 	$(PY) -m benchmarks.page_in
 	$(PY) -m benchmarks.bus
+	$(PY) -m benchmarks.pager_deaths
 
 model: $(INSTALLED)
 	cd docs/model && ../../$(PY) checker.py 1 2000
