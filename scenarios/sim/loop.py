@@ -6,8 +6,10 @@ what belongs to a process that is frozen or dead does not run (`scenarios.sim.pr
 
 import asyncio
 import heapq
+import inspect
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -27,6 +29,8 @@ class VirtualLoop(BaseEventLoop):
         self._due: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
         self._ends = False
+        self._buried: list[asyncio.Handle] = []
+        """what dead processes would have done next; kept, so that nothing of them is collected while the world goes on"""
         self._halted: Exception | None = None
         self.set_exception_handler(lambda _loop, _context: None)
 
@@ -50,11 +54,18 @@ class VirtualLoop(BaseEventLoop):
     def finish(self) -> None:
         """The world is over: cancel what is left, dead or alive, without letting time go on; then close."""
         self._ends, self._halted = True, None
-        for task in asyncio.all_tasks(self):
+        tasks = asyncio.all_tasks(self)
+        for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             task.cancel()
         while self._ready:  # type: ignore[attr-defined]
             self._run_once()
+        for task in tasks:
+            coroutine = task.get_coro()
+            if not task.done() and inspect.iscoroutine(coroutine):
+                with suppress(RuntimeError):
+                    coroutine.close()  # killed before its first step
+        self._buried.clear()
         self.close()
 
     def _run_once(self) -> None:
@@ -70,8 +81,10 @@ class VirtualLoop(BaseEventLoop):
             process = handle._context.get(PROCESS)
             if process is None or (process.alive and not process.frozen) or self._ends:
                 handle._run()
-            else:
+            elif process.alive:
                 process.keep(handle)
+            else:
+                self._buried.append(handle)
 
     def _advance(self) -> None:
         due = self._due

@@ -27,9 +27,8 @@ class Process:
         self.context.run(PROCESS.set, self)
 
     def keep(self, handle: asyncio.Handle) -> None:
-        """A callback that may not run now: kept for later if the process is frozen, forgotten if it is dead."""
-        if self.alive:
-            self._kept.append(handle)
+        """A callback that may not run now, since the process is frozen."""
+        self._kept.append(handle)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run this inside the process."""
@@ -54,7 +53,6 @@ class Process:
         """Never run again."""
         if self.alive:
             self.alive = False
-            self._kept.clear()
             self._died(self)
 
     def die(self) -> NoReturn:
