@@ -24,13 +24,15 @@ def report(turn: Turn, body: Report) -> tuple[str, ...]:
         if body.failed != instance.failed:  # else telling it again is the timer's, or the machine would fail in a loop
             turn.event("machine_failed", vm=instance.vm, instance=instance.id, level=str(body.level), reason=body.failed)
             turn.put(attrs.evolve(instance, failed=body.failed), instance.id)
-        booted(turn, turn.get(Instance, instance.id) or instance)
+        if _never_ran(instance):
+            _give_up(turn, instance, body.failed)
     else:
         instance = attrs.evolve(instance, reported=body.revision, failed=instance.failed if instance.lost else "")
         turn.put(instance, instance.id)
         turn.event("machine", vm=instance.vm, instance=instance.id, level=str(body.level), saga=instance.leaving_by)
         _keep_report(turn, instance, body)
         booted(turn, instance)
+        _refused(turn, instance)
     return (instance.leaving_by, instance.brought_by)
 
 
@@ -121,13 +123,27 @@ def boot(facts: HostFacts, turn: Turn, body: Boot) -> None:
 
 
 def booted(turn: Turn, instance: Instance) -> None:
-    """Tell the manager that a placed VM runs, or why it does not."""
-    if instance.wanted is not Level.BOOTED or instance.brought_by:
-        return
-    if instance.reached:
+    """Tell the manager that a placed VM runs."""
+    if instance.wanted is Level.BOOTED and not instance.brought_by and instance.reached:
         turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch))
-    elif instance.failed and instance.state is State.RUNNING:
-        turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch, refused=instance.failed))
+
+
+def _never_ran(instance: Instance) -> bool:
+    is_first = instance.wanted is Level.BOOTED and not instance.brought_by and instance.reported == 0
+    return is_first and instance.state is State.RUNNING
+
+
+def _give_up(turn: Turn, instance: Instance, reason: str) -> None:
+    """A VM that could not be started here may be placed elsewhere: not before nothing of it can start here any more."""
+    turn.put(Told(epoch=instance.epoch, refused=reason), instance.vm)
+    want(turn, hosting.move(instance, State.ENDING), Level.GONE)
+
+
+def _refused(turn: Turn, instance: Instance) -> None:
+    """Tell the manager that a placed VM could not be started, once its machine is gone."""
+    told = turn.get(Told, instance.vm)
+    if instance.wanted is Level.GONE and told is not None and told.epoch == instance.epoch and told.refused:
+        turn.say(MANAGER, Booted(vm=instance.vm, epoch=instance.epoch, refused=told.refused))
 
 
 def clean(turn: Turn, body: Clean) -> None:

@@ -90,6 +90,8 @@ class Machine:
 
     def _booted(self, _wanted: Any, _report: dict[str, Any]) -> None:
         if self.phase == "nothing":
+            if self.world.faults and self.world.random.random() < 0.1:
+                raise LookupError("QEMU did not start")
             self.phase = "running"
             self.world.truth[self.vm] = {}
 
@@ -484,7 +486,7 @@ class World:
         places = self.records[MANAGER].all(Placement)
         for vm, place in places.items():
             runs = [machine.host for machine in self.machines.values() if machine.vm == vm and machine.phase == "running"]
-            if not place.failed and (runs != [place.host] or place.lock):
+            if runs != ([] if place.failed else [place.host]) or place.lock:
                 raise Violation(f"{vm} runs on {runs}, placed {place}")
         for name in self.alive():
             record = self.records[hypervisor(name)]
