@@ -115,7 +115,7 @@ class PagerKeeper:
         try:
             return await pager.ask(name, timeout_s=timeout_s, **arguments)
         except GuestError:
-            if name not in ASKED_AGAIN or not await pager.ends_within(END_S):
+            if name not in ASKED_AGAIN or not await pager.ends_within(END_S) or not is_running(self._post.machine):
                 raise
         if self._pager is pager:
             self._ready.clear()
