@@ -63,7 +63,7 @@ class FileDevice(SlotDevice):
     def check(self) -> DeviceId:
         """Read the superblock again: the device is still there and the same. Raises `DeviceError`."""
         identity = read_superblock(self.path)
-        if identity != self.identity:
+        if (identity.uuid, identity.slot_count) != (self.identity.uuid, self.identity.slot_count):
             raise DeviceError(f"swap device {self.name}: {self.path} is device {identity.uuid} now; put the old one back")
         return identity
 

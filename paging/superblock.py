@@ -22,6 +22,11 @@ _FIXED = struct.Struct("<8sIIQQ16s")
 """magic, version, bytes a slot, slots, incarnation, uuid"""
 _CHECKSUM = struct.Struct("<I")
 _CHECKSUM_AT = SUPERBLOCK_BYTES - _CHECKSUM.size
+_STAMP = struct.Struct("<4sQ")
+_STAMP_MAGIC = b"SFIN"
+_STAMP_AT, _STAMP_END = 2048, 2560
+"""Changed while the device is in use, so in a sector (512 bytes) of its own, which is written whole or not at all, under a
+checksum of its own; to the checksum of the superblock it is zero"""
 _LOOKED_AT_BYTES = 1 << 20
 """How much of a file must be zero to be taken for one that holds nothing: file systems and tables begin in there."""
 
@@ -74,6 +79,25 @@ def read_superblock(path: Path) -> DeviceId:
         os.close(descriptor)
 
 
+def stamp(path: Path, incarnation: int) -> None:
+    """Let the superblock say that it is this incarnation from now on, durable against power loss; it only grows. Raises
+    `DeviceError`."""
+    known = read_superblock(path).incarnation
+    if incarnation <= known:
+        raise DeviceError(f"swap device {path} is in incarnation {known} already, {incarnation} is old; look who else serves it")
+    fixed = _STAMP.pack(_STAMP_MAGIC, incarnation)
+    data = (fixed + _CHECKSUM.pack(zlib.crc32(fixed))).ljust(_STAMP_END - _STAMP_AT, b"\0")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, data, _STAMP_AT)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DeviceError(f"swap device {path} cannot be written: {error.strerror}; {_remedy(error)}") from error
+
+
 def check_superblock(path: Path, descriptor: int) -> DeviceId:
     """As `read_superblock`, of an open descriptor (not of one with O_DIRECT)."""
     identity = _decode(path, os.pread(descriptor, SUPERBLOCK_BYTES, 0))
@@ -100,9 +124,23 @@ def _decode(path: Path, data: bytes) -> DeviceId:
     _, version, slot_bytes, slot_count, incarnation, raw = _FIXED.unpack_from(data)
     if version != VERSION or slot_bytes != PAGE_BYTES:
         raise DeviceError(f"swap device {path} has version {version} and {slot_bytes} bytes a slot; known here are 1 and 4096")
-    if zlib.crc32(data[:_CHECKSUM_AT]) != _CHECKSUM.unpack_from(data, _CHECKSUM_AT)[0]:
+    unstamped = data[:_STAMP_AT] + bytes(_STAMP_END - _STAMP_AT) + data[_STAMP_END:_CHECKSUM_AT]
+    if zlib.crc32(unstamped) != _CHECKSUM.unpack_from(data, _CHECKSUM_AT)[0]:
         raise DeviceError(f"swap device {path} has a damaged superblock; restore its first 4096 bytes")
-    return DeviceId(uuid=str(uuid.UUID(bytes=raw)), slot_count=slot_count, version=version, incarnation=incarnation)
+    stamped = _stamped(path, data[_STAMP_AT:_STAMP_END])
+    return DeviceId(
+        uuid=str(uuid.UUID(bytes=raw)), slot_count=slot_count, version=version, incarnation=max(incarnation, stamped)
+    )
+
+
+def _stamped(path: Path, sector: bytes) -> int:
+    """The incarnation that was stamped last; 0: none was."""
+    if not any(sector):
+        return 0
+    magic, incarnation = _STAMP.unpack_from(sector)
+    if magic != _STAMP_MAGIC or zlib.crc32(sector[: _STAMP.size]) != _CHECKSUM.unpack_from(sector, _STAMP.size)[0]:
+        raise DeviceError(f"swap device {path} has a damaged stamp in its superblock; restore its first 4096 bytes")
+    return int(incarnation)
 
 
 def _make_room(path: Path, descriptor: int, needed: int) -> None:

@@ -21,6 +21,7 @@ from swapferry.config import NodeDevice, NodeFile
 from swapferry.fault_door import fault_door
 from swapferry.notify import tell_ready
 from swapferry.recorded import recorded
+from swapferry.trust import trust
 from swapferry.wiring import GUESTS, RealParts, Rooms, brokers, locked, private_directory
 
 
@@ -32,6 +33,7 @@ async def serve(file: NodeFile, record: Path | None = None) -> None:
     rooms = Rooms(work=node.store.parent, ram=private_directory(node.directory))
     parts = RealParts(rooms, brokers(node.bus, Topology(prefix=node.prefix)), GUESTS[node.guest], Faults())
     try:
+        await trust(rooms.work / f"{node.host}.db", [path_of(device) for device in file.devices if device.home == node.host])
         with recorded(record, parts.clock) as recorder, fault_door():
             plan = plan_of(file)
             host = HostNode(plan, parts, _Timeline(file), recorder(plan))

@@ -30,6 +30,7 @@ from swapferry.fault_door import DOOR
 from swapferry.node import plan_of
 from swapferry.recorded import recording_of
 from swapferry.supervised import Supervised
+from swapferry.trust import introduce
 from swapferry.wiring import Rooms, found_device, made_device, private_directory
 
 PID_FILES = {"pager": "pager.pid", "machine": "qemu.pid"}
@@ -77,6 +78,9 @@ class ManyProcesses(World):
                 for spec in self._scenario.devices
             }  # fmt: skip
             self._files[host.name] = NodeFile(node=self._section(host, index == 0), devices=tuple(reached.values()))
+        for spec in self._scenario.devices:
+            if spec.path is not None:  # it may have served an earlier run
+                await introduce(self._rooms.work / f"{spec.home}.db", devices[spec.name])
         for name, file in self._files.items():
             self.nodes[name] = self._supervised(name, file)
             self.nodes[name].start()

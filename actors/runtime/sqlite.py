@@ -89,6 +89,16 @@ class SqliteStore(Store):
         rows = await self._work(lambda: self._opened.execute(select, (actor,)).fetchall())
         return {(kind, key): since for kind, key, since in rows}
 
+    async def note(self, name: str) -> int | None:
+        """A number that the node keeps beside the records of its actors."""
+        select = "SELECT value FROM meta WHERE name = ?"
+        row = await self._work(lambda: self._opened.execute(select, (f"note:{name}",)).fetchone())
+        return None if row is None else int(row[0])
+
+    async def set_note(self, name: str, value: int) -> None:
+        """Keep it."""
+        await self._work(lambda: self._write([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(f"note:{name}", value)])]))
+
     async def actors(self) -> Sequence[str]:  # noqa: D102
         select = "SELECT actor FROM records UNION SELECT actor FROM timers ORDER BY actor"
         return [actor for (actor,) in await self._work(lambda: self._opened.execute(select).fetchall())]

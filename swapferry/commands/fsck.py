@@ -123,7 +123,7 @@ async def _look(library: Library) -> tuple[Cluster, list[Finding]]:
 async def _repair(place: Where, *, dry_run: bool) -> Checked:
     library = FileLibrary(place.dirs)
     async with AsyncExitStack() as locks:
-        stores = await locks.enter_async_context(_locked((await library.read()).paths.values(), dry_run=dry_run))
+        stores = await locks.enter_async_context(locked((await library.read()).paths.values(), dry_run=dry_run))
         cluster, found = await _look(library)
         kept = kept_of(cluster)
         findings = settled(found, found, kept)
@@ -151,7 +151,7 @@ def _records(cluster: Cluster) -> dict[str, Record]:
 
 
 @asynccontextmanager
-async def _locked(paths: Iterable[Path], *, dry_run: bool) -> AsyncIterator[Mapping[Path, SqliteStore]]:
+async def locked(paths: Iterable[Path], *, dry_run: bool) -> AsyncIterator[Mapping[Path, SqliteStore]]:
     """All stores, so that no node works on them. Raises `StoreError` where one does. Nobody opens them only to look."""
     async with AsyncExitStack() as opened:
         stores: dict[Path, SqliteStore] = {}
