@@ -95,6 +95,8 @@ class Saga(Generic[A]):
     abort: Callable[[Cast, str], Say]
     onward: Callable[[A, Cast, str, tuple[Restored, ...]], Sequence[Say]]
     """what is said after an undo: (actor, cast, reason, restored)"""
+    kept: Sequence[type] = ()
+    """kinds that are filed under a saga as long as its progress is, and forgotten with it"""
 
     def index(self, name: str) -> int:
         """Where a row stands in the table."""
@@ -119,6 +121,9 @@ class Saga(Generic[A]):
         for saga, progress in turn.all(Progress).items():
             if progress.cast.opener == opener and progress.cast.number < floor:
                 turn.drop(Progress, saga)
+                for kind in self.kept:
+                    if turn.get(kind, saga) is not None:
+                        turn.drop(kind, saga)
 
     def progress(self, turn: Turn, cast: Cast, opener_is_me: bool) -> Progress | None:
         """The record of the saga; its opener never makes a second one."""

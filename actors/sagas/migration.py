@@ -98,5 +98,6 @@ def undo_onward(actor: Any, cast: Cast, reason: str, restored: tuple[Restored, .
 
 
 MIGRATION: Saga[Any] = Saga(
-    rows=ROWS, pivot="commit", close="close", undoings=UNDOINGS, role=role_of, abort=abort, onward=undo_onward
-)
+    rows=ROWS, pivot="commit", close="close", undoings=UNDOINGS, role=role_of, abort=abort, onward=undo_onward,
+    kept=(device.DeviceFacts,),
+)  # fmt: skip
