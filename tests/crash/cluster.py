@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from actors.domain.lifecycle import Outcome
@@ -18,6 +18,7 @@ from bus.rabbit import RabbitBroker
 from bus.rabbit_removal import remove
 from bus.topology import Topology
 from paging.errors import PagingError
+from paging.guest import PageCounts
 from paging.process_identity import is_running
 from paging.swap_table import Phase, SwapTable
 from scenarios.audit import Kept
@@ -36,17 +37,18 @@ SIZES = {"fake": (8 * MIB, 2 * MIB, 6 * MIB), "qemu": (24 * MIB, 8 * MIB, 12 * M
 """memory, resident limit, filled"""
 CLEAN_PAGES_PER_S = 20_000
 START_S = 60.0
+LOOK_S = 30.0
 
 __all__ = ["HOSTS", "VM", "Cluster", "Record"]
 
 
-def scenario_of(guest: str) -> Scenario:
+def scenario_of(guest: str, clean_pages_per_s: int) -> Scenario:
     """Three hosts that reach each other's devices, and one guest."""
     memory, resident, fill = SIZES[guest]
     return Scenario(
         about=About(name="crash"),
         expect=Expect(outcome="done"),
-        hosts=tuple(HostSpec(name=host, memory=4 * memory, clean_pages_per_s=CLEAN_PAGES_PER_S) for host in HOSTS),
+        hosts=tuple(HostSpec(name=host, memory=4 * memory, clean_pages_per_s=clean_pages_per_s) for host in HOSTS),
         devices=tuple(DeviceSpec(name=f"d{host}", home=host, size=3 * memory, reach=HOSTS) for host in HOSTS),
         vms=(
             VmSpec(
@@ -60,9 +62,9 @@ def scenario_of(guest: str) -> Scenario:
 class Cluster:
     """Its processes go on from round to round."""
 
-    def __init__(self, rabbitmq: RabbitMQ, guest: str) -> None:
+    def __init__(self, rabbitmq: RabbitMQ, guest: str, clean_pages_per_s: int = CLEAN_PAGES_PER_S) -> None:
         self.rabbitmq, self.guest = rabbitmq, guest
-        self.scenario = scenario_of(guest)
+        self.scenario = scenario_of(guest, clean_pages_per_s)
         run = uuid.uuid4().hex[:8]
         self.topology = Topology(prefix=f"crash-{run}")
         self.rooms = Rooms(
@@ -129,6 +131,15 @@ class Cluster:
         assert isinstance(answer, Inspected)
         return answer
 
+    async def look(self) -> PageCounts:
+        """How the guest's memory lies. Raises `NoAnswer`."""
+        client = self.world.client
+        body = Inspect(request=client.new_request(), vm=VM, verify=False, reply_to=client.address)
+        answer = await client.ask(body, LOOK_S)
+        assert isinstance(answer, Inspected)
+        assert answer.counts is not None, answer.words
+        return answer.counts
+
     async def dead_letters(self) -> list[DeadLetter]:
         """What the bus could not bring to anybody, or an actor refused."""
         broker = RabbitBroker(self.rabbitmq.url, topology=self.topology)
@@ -145,15 +156,15 @@ class Cluster:
         """Kill it."""
         self.world.nodes[host].kill()
 
-    def arm(self, host: str, points: Iterable[str]) -> None:
-        """The node dies when it comes to one of these fault points, and of no other."""
-        self.world.nodes[host].arm(",".join(f"{point}=crash" for point in points))
+    def arm(self, host: str, *faults: str) -> None:
+        """These faults ("point=action"), and no others, in the node of this host."""
+        self.world.nodes[host].arm(",".join(faults))
 
     def disarm(self) -> None:
-        """No node dies of a fault point that it did not come to."""
+        """No more faults."""
         for host in HOSTS:
             with contextlib.suppress(OSError):  # it is dead just now, and its successor has none
-                self.arm(host, ())
+                self.arm(host)
 
     def pagers(self, host: str) -> None:
         """Kill all of this host."""

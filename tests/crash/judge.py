@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import attrs
 
@@ -10,7 +11,7 @@ from actors.domain.lifecycle import Outcome
 from actors.domain.placement import Placement
 from actors.errors import StoreError
 from actors.messages import Verdict
-from scenarios.audit import compare
+from scenarios.audit import Kept, compare
 from scenarios.errors import Failed
 from scenarios.snapshot import abroad, open_sagas
 from tests.crash.cluster import VM, Cluster
@@ -36,8 +37,7 @@ async def judge(cluster: Cluster, asked: Asked | None) -> list[str]:
         await cluster.all_ready()
     except Failed as error:
         return [str(error)]
-    problems = await settle(cluster)
-    problems += _one_place(cluster, asked)
+    problems = await settle(cluster, asked)
     try:
         found = await cluster.verify(VERIFY_S)
         if not found.ok:
@@ -51,13 +51,13 @@ async def settle(cluster: Cluster) -> list[str]:
     """Until all slots are home, every saga is ended and all agree; else what still was not so at last."""
     give_up = asyncio.get_running_loop().time() + QUIET_S
     while True:
-        problems = look(cluster)
+        problems = look(cluster, asked)
         if not problems or asyncio.get_running_loop().time() > give_up:
             return problems
         await asyncio.sleep(LOOK_PAUSE_S)
 
 
-def look(cluster: Cluster) -> list[str]:
+def look(cluster: Cluster, asked: Asked | None) -> list[str]:
     """What is not at rest or not in agreement now."""
     try:
         kept = cluster.kept()
@@ -66,11 +66,11 @@ def look(cluster: Cluster) -> list[str]:
     problems = [f"saga {saga} is still open" for saga in open_sagas(kept)]
     if left := abroad(kept, VM):
         problems.append(f"{left} slots (or devices) are still shared")
-    return problems + compare(kept, cluster.world.tables())
+    return problems + _one_place(cluster, kept, asked) + compare(kept, cluster.world.tables())
 
 
-def _one_place(cluster: Cluster, asked: Asked | None) -> list[str]:
-    manager = next(one.manager for one in cluster.kept() if one.manager is not None)
+def _one_place(cluster: Cluster, kept: Sequence[Kept], asked: Asked | None) -> list[str]:
+    manager = next(one.manager for one in kept if one.manager is not None)
     place = manager.get(Placement, VM)
     if place is None:
         return [f"{VM} has no placement"]
