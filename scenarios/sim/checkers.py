@@ -82,7 +82,10 @@ def pages(world: "World") -> Iterable[str]:
 
 
 def pages_of(machine: SimMachine) -> Iterable[str]:
-    """Every page of one machine."""
+    """Every page of one machine that executes: it lies in one place, and reads as last written."""
+    both = machine.twice()
+    if both:
+        yield f"pages {both} of {machine.instance} are in RAM, and its table names them too"
     truth = machine.truths[machine.vm]
     for page in range(machine.definition.pages):
         found, expected = machine.reads(page), truth.get(page, ZERO)

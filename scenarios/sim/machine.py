@@ -152,7 +152,7 @@ class SimMachine:
         try:
             if not self.executes:
                 if self.phase in (Phase.FROZEN, Phase.LOADED):
-                    self._touch(page)  # a device model reads the memory of a guest that stands still
+                    self._touch_still(page)
                 return
             deed = pick.random()
             if self._cleaner is not None and not self._cleaner.idle and deed < 0.4:
@@ -166,6 +166,14 @@ class SimMachine:
             self._relieved()
         except PagingError as error:
             self._tell("stalled", str(error))
+
+    def _touch_still(self, page: int) -> None:
+        """A device model reads the memory of a guest that stands still; its table must not change by that."""
+        table = self.there().table
+        before = table.entries.copy()
+        self._touch(page)
+        if (table.entries != before).any():
+            self.wrong = f"the table of {self.instance} changed while it stood still, when page {page} came in"
 
     def _read(self, page: int) -> None:
         self._touch(page)
@@ -224,6 +232,11 @@ class SimMachine:
             watcher(what, f"{self.instance}: {sentence}")
 
     # what a checker may look at
+
+    def twice(self) -> list[int]:
+        """Pages that are in RAM and in the table of a machine that executes: one of the two is stale."""
+        found = self.there().table.swapped() & self.memory.resident()
+        return [int(page) for page in found.nonzero()[0]] if found.any() else []
 
     def reads(self, page: int) -> bytes | memoryview | None:
         """What the guest would read there, without touching anything; None where the pager could not answer."""
