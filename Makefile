@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/installed.stamp
 
 .NOTPARALLEL:
-.PHONY: help setup setup-test packages packages-test native native-test demo test check bench model sim mutants clean
+.PHONY: help setup setup-test packages packages-test native native-test demo test check bench model sim mutants crash clean
 
 help:
 	@echo "make demo    set up what is needed, then migrate a real QEMU guest"
@@ -17,6 +17,7 @@ help:
 	@echo "make model   the executable model of the protocol: random histories"
 	@echo "make sim     SEEDS=1000 simulated worlds full of faults"
 	@echo "make mutants plant each known defect, say how many seeds it took to catch it"
+	@echo "make crash   ROUNDS=200: migrations with cleanup while nodes, pagers and RabbitMQ are killed"
 	@echo "make clean   remove what was built"
 
 setup: packages $(INSTALLED) native
@@ -67,6 +68,12 @@ sim: $(INSTALLED)
 
 mutants: $(INSTALLED)
 	$(PY) -W ignore -m tests.scenarios.sim.mutants
+
+# Real nodes, a real RabbitMQ, real pagers; processes are killed while a guest moves and its slots come home.
+ROUNDS ?= 200
+GUEST ?= mixed
+crash: setup-test
+	$(PY) -m tests.crash.rounds --rounds $(ROUNDS) --guest $(GUEST) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

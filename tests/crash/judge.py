@@ -47,8 +47,9 @@ async def judge(cluster: Cluster, asked: Asked | None) -> list[str]:
     return problems + _defects(cluster)
 
 
-async def settle(cluster: Cluster) -> list[str]:
-    """Until all slots are home, every saga is ended and all agree; else what still was not so at last."""
+async def settle(cluster: Cluster, asked: Asked | None) -> list[str]:
+    """Until the guest runs where it should, all slots are home, every saga is ended and all agree; else what was not so at
+    last."""
     give_up = asyncio.get_running_loop().time() + QUIET_S
     while True:
         problems = look(cluster, asked)

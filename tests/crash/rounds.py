@@ -24,6 +24,7 @@ from actors.client import NoAnswer
 from actors.domain.placement import Placement
 from scenarios.timeline import Entry
 from swapferry.logs import log_errors_to_stderr
+from swapferry.signals import run_until_told
 from tests.crash.cluster import HOSTS, VM, Cluster
 from tests.crash.judge import Asked, judge, settle
 from tests.crash.strikes import CLEANUP, Strike, strikes_of
@@ -291,7 +292,7 @@ def main() -> int:
     rounds = [Planned(wish.round, wish.guest)] if wish.round else plan(wish.rounds, seed, wish.guest)
     with ExitStack() as brokers:
         started = [brokers.enter_context(RabbitMQ()) for _ in range(wish.jobs)]
-        tally = asyncio.run(run(rounds, started, keep, say))
+        tally = run_until_told(run(rounds, started, keep, say))
     for line in tally.lines():
         say(line)
     if not tally.violated and wish.keep is None:
