@@ -43,6 +43,7 @@ class Driver:
         self._level: Level | None = None
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._tending: asyncio.Task[None] | None = None
+        self._stalls = False
         self._died = ""
         self._died_in = 0
         """the revision in which it died: only a newer one starts a new machine, or a late word of the death would be
@@ -97,7 +98,7 @@ class Driver:
                 self._notice("died", str(error))
             log.warning("machine_failed", instance=self._instance, level=str(wanted.level), error=str(error))
             return Report(instance=self._instance, revision=wanted.revision, level=wanted.level, failed=str(error))
-        except Exception as error:  # noqa: BLE001 - a defect of a guest is told like any failure, or its saga would wait for nobody
+        except Exception as error:  # a defect of a guest is told like any failure, or its saga would wait for nobody
             log.error("machine_defect", instance=self._instance, level=str(wanted.level), error=repr(error), exc_info=error)
             return Report(instance=self._instance, revision=wanted.revision, level=wanted.level, failed=repr(error))
 
@@ -108,6 +109,8 @@ class Driver:
             guest.watch(self._notice)
             alive = await guest.adopt()
             self._guest = guest
+            if alive and not self._stalls:  # what stalled before may have been answered while nobody listened
+                self._notice("unstalled", "no fault waits for its answer")
             if not alive and wanted.level not in (Level.BOOTED, Level.STAGED, Level.GONE):
                 self._notice("died", f"the machine of {self._instance} ended while its node was away")
         return self._guest
@@ -159,6 +162,7 @@ class Driver:
     def _notice(self, what: str, sentence: str) -> None:
         revision = self._wanted.revision if self._wanted is not None else 0
         if what != "died":
+            self._stalls = what == "stalled"
             noticed = Noticed(instance=self._instance, revision=revision, what=what, sentence=sentence)
             self._inbox.post(hypervisor(self._host), noticed)
         elif not self._died:

@@ -57,8 +57,8 @@ class Post:
 
 
 class PagerKeeper:
-    """`told` hears what the pager says unasked; "pager-restarted" when a successor has taken over, with the reason; and
-    "pager-died" when none could."""
+    """`told` hears what the pager says unasked; "pager-ended" when it will say no more; "pager-restarted" when a successor has
+    taken over, with the reason; and "pager-died" when none could."""
 
     def __init__(self, post: Post, told: Callable[[str, str], None]) -> None:
         self._post, self._told = post, told
@@ -196,6 +196,7 @@ class PagerKeeper:
             ended = time.monotonic()
             self._ready.clear()
             await self._pager.hang_up()
+            self._told("pager-ended", f"{self._post.instance}: its pager ended unasked")
             at_once = at_once + 1 if ended - began < AT_ONCE_S else 0
             try:
                 await self._replace()

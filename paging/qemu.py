@@ -338,6 +338,11 @@ class QemuGuest(Guest):
         match what:
             case "pager-died":
                 self._lose(sentence)
+            case "pager-ended":
+                # Its successor tries what stalled it again, and says so if it cannot answer either.
+                if self._stalled is not None:
+                    self._stalled = None
+                    self._tell("unstalled", sentence)
             case "pager-restarted":
                 # It had the listener, and half of a delivery. Once that is in the table the next pager knows it too.
                 if self._phase == "staged":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from actors.domain.lifecycle import Level
 from actors.driver import Driver
-from actors.messages import Did, Report, Wanted
+from actors.messages import Did, Noticed, Report, Wanted
 from actors.runtime.actor import Actor, Inbox
 from paging.errors import TransferError
 from paging.guest import Definition, Endpoint, Guest, Halted, Manifest, PageCounts, Watcher
@@ -28,7 +28,7 @@ class CountedGuest(Guest):
     def __init__(self) -> None:
         self.counted: Counter[str] = Counter()
         self.failing = 0
-        self.broken = False
+        self.broken = self.stalled = False
 
     async def adopt(self) -> bool:
         return True
@@ -76,7 +76,8 @@ class CountedGuest(Guest):
         return None
 
     def watch(self, watcher: Watcher) -> None:
-        pass
+        if self.stalled:
+            watcher("stalled", "page 1")
 
 
 class Posts(Inbox):
@@ -84,10 +85,13 @@ class Posts(Inbox):
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
+        self.noticed: list[str] = []
 
     def post(self, _address: str, body: object) -> None:
         if isinstance(body, Did):
             self.reports.put_nowait(body.report)
+        elif isinstance(body, Noticed):
+            self.noticed.append(body.what)
 
     def spawn(self, actor: Actor) -> None:
         raise NotImplementedError
@@ -135,3 +139,26 @@ async def test_a_defect_of_a_guest_is_reported_like_any_failure() -> None:
     await driver.stop()
 
     assert "a defect" in report.failed
+
+
+async def test_a_stall_that_ended_while_the_node_was_away_is_known_to_have_ended() -> None:
+    posts = Posts()
+    driver = Driver("web@h1.boot-1", "h1", posts, lambda _instance, _definition: CountedGuest())
+
+    driver.follow(SENT)
+    await posts.reports.get()
+    await driver.stop()
+
+    assert posts.noticed == ["unstalled"]
+
+
+async def test_a_stall_that_goes_on_is_told_by_the_next_node() -> None:
+    guest, posts = CountedGuest(), Posts()
+    guest.stalled = True
+    driver = Driver("web@h1.boot-1", "h1", posts, lambda _instance, _definition: guest)
+
+    driver.follow(SENT)
+    await posts.reports.get()
+    await driver.stop()
+
+    assert posts.noticed == ["stalled"]

@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 
 from paging.errors import DeviceError, DeviceRefused, GuestError, PagingError, SlotUnreadable
 from paging.frames import STATE_BYTES_MAX
-from paging.guest import Definition, Disk, Workload
+from paging.guest import Definition, Disk, Seat, Workload
 from paging.pager_wire import Decoder, decode_error, encode, encode_error
+from paging.qemu import QemuGuest
 from paging.qemu_command import Inherited, command, disk_socket_path
 from paging.qemu_console import Console, fields
 from paging.qemu_devices import BlockNode, check_machine
@@ -161,3 +163,14 @@ async def test_a_guest_that_is_silent_is_an_error_with_its_last_words():
 
     await one.close()
     guest.close()
+
+
+def test_a_stall_ends_with_its_pager_since_only_the_successor_knows_whether_it_goes_on(tmp_path: Path):
+    heard: list[str] = []
+    guest = QemuGuest(Seat(instance="web@h1.1", definition=DEFINITION, directory=tmp_path, devices=()))
+    guest.watch(lambda what, _sentence: heard.append(what))
+
+    for what in ("pager-ended", "stalled", "pager-ended", "pager-restarted", "pager-ended"):
+        guest._hear(what, "page 7")
+
+    assert heard == ["stalled", "unstalled"]
