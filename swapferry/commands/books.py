@@ -60,6 +60,8 @@ class Cluster:
     devices: Mapping[str, Known]
     homes: Mapping[str, str]
     slot_counts: Mapping[str, int]
+    members: frozenset[str] = frozenset()
+    """all hosts of the cluster as the manager knows them; empty: it was not asked"""
     tables: Mapping[str, Mapping[str, SlotSet]] = attrs.field(factory=dict)
     """instance -> device -> slots that its swap table names now, of those that were asked for and could be seen"""
     paths: Mapping[str, Path] = attrs.field(factory=dict)
@@ -109,7 +111,8 @@ class BusLibrary(Library):
         hosts = sorted(book.about["hosts"])
         found = await asyncio.gather(*map(self._look, [*map(hypervisor, hosts), *map(swap_device, sorted(homes))]))
         books = {one.actor: one for one in found if isinstance(one, Book)}
-        return _cluster([book, *books.values()], homes, unread=[one for one in found if isinstance(one, str)], live=True)
+        unread = [one for one in found if isinstance(one, str)]
+        return attrs.evolve(_cluster([book, *books.values()], homes, unread=unread, live=True), members=frozenset(hosts))
 
     async def with_tables(self, cluster: Cluster) -> Cluster:
         """Ask each instance; its pager looks."""

@@ -114,7 +114,8 @@ async def check(place: Where, settle_s: float) -> Checked:
 
 async def _look(library: Library) -> tuple[Cluster, list[Finding]]:
     cluster = await library.with_tables(await library.read())
-    return cluster, examine(kept_of(cluster), cluster.tables)
+    found = examine(kept_of(cluster), cluster.tables)
+    return cluster, [one for one in found if one.rule != "stranger" or one.host not in cluster.members]
 
 
 # -- mending
