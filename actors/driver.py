@@ -133,6 +133,9 @@ class Driver:
             except (PagingError, OSError) as error:
                 log.warning("not_tended", instance=self._instance, error=str(error))
                 telling = True
+            except Exception as error:  # a defect must not silence what lasts: a death that nobody hears of ends no saga
+                log.error("machine_defect", instance=self._instance, error=repr(error), exc_info=error)
+                telling = True
             if not telling:
                 return
             await asyncio.sleep(TEND_S)

@@ -4,9 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
+import attrs
+import pytest
+
+from actors import driver as driver_module
 from actors.domain.lifecycle import Level
 from actors.driver import Driver
-from actors.messages import Did, Noticed, Report, Wanted
+from actors.messages import Did, Named, Noticed, Report, Wanted
 from actors.runtime.actor import Actor, Inbox
 from paging.errors import TransferError
 from paging.guest import Definition, Endpoint, Guest, Halted, Manifest, PageCounts, Watcher
@@ -35,6 +39,9 @@ class CountedGuest(Guest):
 
     async def clean(self, _granted: Mapping[str, SlotSet], _pages_per_s: int) -> None:
         self.counted["clean"] += 1
+        if self.broken:
+            self.broken = False
+            raise AttributeError("a defect")
 
     async def boot(self) -> None:
         self.counted["boot"] += 1
@@ -86,12 +93,15 @@ class Posts(Inbox):
     def __init__(self) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
         self.noticed: list[str] = []
+        self.named: asyncio.Queue[Named] = asyncio.Queue()
 
     def post(self, _address: str, body: object) -> None:
         if isinstance(body, Did):
             self.reports.put_nowait(body.report)
         elif isinstance(body, Noticed):
             self.noticed.append(body.what)
+        elif isinstance(body, Named):
+            self.named.put_nowait(body)
 
     def spawn(self, actor: Actor) -> None:
         raise NotImplementedError
@@ -162,3 +172,17 @@ async def test_a_stall_that_goes_on_is_told_by_the_next_node() -> None:
     await driver.stop()
 
     assert posts.noticed == ["stalled"]
+
+
+async def test_a_defect_of_a_guest_does_not_end_the_telling_of_what_its_table_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "TEND_S", 0.0)
+    guest, posts = CountedGuest(), Posts()
+    guest.broken = True
+    driver = Driver("web@h1.boot-1", "h1", posts, lambda _instance, _definition: guest)
+
+    driver.tend(attrs.evolve(SENT, level=Level.RUNNING, granted={"san2": SlotSet.span(0, 4)}))
+    named = await asyncio.wait_for(posts.named.get(), 10.0)
+    await driver.stop()
+
+    assert named.slots == {}
+    assert guest.counted["clean"] >= 2
