@@ -47,6 +47,7 @@ CALM_BEGINNINGS = 0.8
 WISHES_MAX = 6
 HOMECOMING_WISHES = 12
 WARM_UP_DEEDS = 20
+CLEAN_PAGES_PER_S = 3
 STILL = 0.7
 """how often it is one that stands still, where there is one: it does so for a few turns only"""
 DEEDS = 0.4
@@ -113,7 +114,7 @@ class World:
         places = {}
         for index, host in enumerate(self._hosts()):
             plan = HostPlan(
-                facts=facts_for(host, self.random.choice((3, 6, 8)) * PAGES * 4096, placed),
+                facts=facts_for(host, self.random.choice((3, 6, 8)) * PAGES * 4096, placed, clean_pages_per_s=CLEAN_PAGES_PER_S),
                 paths=tuple(path for name, (_, path, _) in placed.items() if host in self.media[name].reach),
                 hosts=frozenset(self._hosts()),
                 manager=index == 0,
