@@ -68,11 +68,9 @@ class SimParts(Parts):
         return self.connection
 
     def store(self, node: str) -> Store:  # noqa: ARG002, D102
-        turns = self._turns
         return SimStore(
-            self._place.disk, self._process, self._network.fortune,
-            before=turns.committing, after=turns.committed, refused=turns.refused,
-        )  # fmt: skip
+            self._place.disk, self._process, self._network.fortune, before=self._turns.committing, after=self._turns.committed
+        )
 
     def device(self, spec: DeviceSpec) -> DevicePath:  # noqa: D102
         raise NotImplementedError("the devices of a simulated world are made with it")

@@ -42,12 +42,9 @@ class Disk:
 class SimStore(Store):
     """One node's way to its disk. `before` and `after` are told of each commit: the node may die there."""
 
-    def __init__(
-        self, disk: Disk, process: Process, fortune: Fortune, *, before: Commits, after: Commits, refused: Commits
-    ) -> None:
+    def __init__(self, disk: Disk, process: Process, fortune: Fortune, *, before: Commits, after: Commits) -> None:
         self.disk = disk
-        self._process, self._fortune = process, fortune
-        self._before, self._after, self._refused = before, after, refused
+        self._process, self._fortune, self._before, self._after = process, fortune, before, after
 
     async def open(self) -> None:
         """See `Store.open`."""
@@ -73,7 +70,6 @@ class SimStore(Store):
         statements = list(statements_of(changes))
         await asyncio.sleep(self._fortune.travel_s())
         if self.disk.full:
-            self._refused(self._process, changes)
             raise StoreError(f"{self.disk.node}: the disk is full; make room on it")
         self._before(self._process, changes)
         self.write(statements)

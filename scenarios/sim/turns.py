@@ -77,6 +77,7 @@ class Turns:
         self._arrived: dict[tuple[Process, str], dict[str, list[int]]] = {}
         self._arrivals = 0
         self._turned: dict[tuple[Process, str], int] = {}
+        self._unobeyed: dict[tuple[Process, str], dict[str, None]] = {}
         pick = fortune.random
         self.favourite = (pick.choice(LABELS), pick.choice(CRASH_POINTS))
         self.done: Counter[str] = Counter()
@@ -86,7 +87,7 @@ class Turns:
     def forget(self, process: Process) -> None:
         """The process is dead."""
         del self._dropped[process]
-        for kept in (self._open, self._arrived, self._turned):
+        for kept in (self._open, self._arrived, self._turned, self._unobeyed):
             for key in [key for key in kept if key[0] is process]:
                 del kept[key]
 
@@ -104,8 +105,10 @@ class Turns:
         if under_way is not None and Stage.DECIDED < under_way.stage < Stage.OBEYED:
             self._broken("turns", f"{address} heard {heard} while its turn of {under_way.heard} was under way")
         arrived = self._arrived.get((process, address), {}).get(heard)
-        if not arrived:
+        put_back = self._unobeyed.setdefault((process, address), {})
+        if not arrived or heard in put_back:  # the store had refused its group
             return
+        put_back[heard] = None
         before = self._turned.get((process, address), 0)
         while arrived and arrived[0] < before:
             arrived.pop(0)  # that copy did not fit into the mailbox
@@ -113,14 +116,6 @@ class Turns:
             self._broken("turns", f"{address} heard {heard} after what had arrived later")
             return
         self._turned[process, address] = arrived.pop(0)
-
-    def refused(self, process: Process, changes: Sequence[Change]) -> None:
-        """The store refused a group: its turns will be decided anew."""
-        for change in changes:
-            seen = self._open.pop((process, change.actor), None)
-            if seen is not None and not seen.posted:
-                number = self._turned.get((process, change.actor), 0)
-                self._arrived.setdefault((process, change.actor), {}).setdefault(seen.heard, []).insert(0, number)
 
     def decided(self, process: Process, address: str, turn: Turn) -> None:
         """An actor has decided."""
@@ -167,6 +162,7 @@ class Turns:
         if seen is None or seen.stage >= Stage.OBEYED:
             return
         seen.stage = Stage.OBEYED
+        self._unobeyed.get((process, address), {}).pop(seen.heard, None)
         if seen.label and not self._fortune.over:
             self.done[seen.label] += 1
         self._point(process, seen, OBEY_TO_SAY)
