@@ -1,6 +1,7 @@
 """`swapferry chaos`: worlds from seeds, many at once, and what they broke, covered and missed."""
 
 import json as json_module
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -88,7 +89,7 @@ def _script(path: Path) -> Script:
 
 def be_quiet() -> None:
     """What actors log in a simulated world is nobody's business: the story tells it."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(structlog.stdlib.NAME_TO_LEVEL["critical"]))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     structlog.configure(processors=[_drop])
 
 
