@@ -34,7 +34,10 @@ FAILED = 1
 BUS, PREFIX = default_bus(), default_prefix()
 """what the environment says, where the command line says nothing"""
 
-Bus = Annotated[str, typer.Option(metavar="amqp://...", help="The broker of the cluster (default: SWAPFERRY_BUS).")]
+Bus = Annotated[
+    str,
+    typer.Option(metavar="amqp://...", help="The broker of the cluster (default: SWAPFERRY_BUS).", show_default=False),
+]
 Prefix = Annotated[str, typer.Option(metavar="NAME", help="How the cluster's queues begin (default: SWAPFERRY_PREFIX).")]
 Dirs = Annotated[
     list[Path] | None,
