@@ -6,7 +6,6 @@ from tests.scenarios.sim.defects import DEFECTS
 from tests.scenarios.sim.mutants import caught
 
 SOON = {
-    "commit_moves_nothing": {"sagas end", "liveness", "agreement", "machines"},
     "rows_are_done_again": {"once"},
     "slots_are_armed_twice": {"writers", "pages", "leaks"},
     "failed_write_goes_unnoticed": {"pages"},
