@@ -22,7 +22,7 @@ from paging.errors import PagingError
 from scenarios.check import foresee
 from scenarios.errors import BadFile, ScenarioError
 from scenarios.load import load
-from scenarios.scenario import FAULTS
+from scenarios.scenario import FAULTS, KILLS
 from swapferry import cli_chaos, cli_replay, commands
 from swapferry.config import EMBEDDED, BadPlace, default_bus, read_node_file
 from swapferry.logs import log_errors_to_stderr, log_for_a_service
@@ -155,6 +155,8 @@ def _check_bus(bus: str) -> None:
 
 def _check_processes(wish: Wish) -> None:
     if not wish.processes:
+        if any(isinstance(step, KILLS) for step in wish.scenario.steps):
+            raise typer.BadParameter("the scenario kills processes of hosts: --processes --bus amqp://...")
         return
     if wish.bus == EMBEDDED:
         raise typer.BadParameter("processes need a bus between them: --bus amqp://...", param_hint="--processes")

@@ -156,15 +156,20 @@ class Cluster:
         """Kill it."""
         self.world.nodes[host].kill()
 
-    def arm(self, host: str, *faults: str) -> None:
-        """These faults ("point=action"), and no others, in the node of this host."""
-        self.world.nodes[host].arm(",".join(faults))
+    async def arm(self, host: str, *faults: str) -> None:
+        """These faults ("point=action"), and no others, in the node of this host, when it works. Raises `Failed`."""
+        node = self.world.nodes[host]
+        while True:
+            await node.ready()
+            try:
+                return node.arm(",".join(faults))
+            except OSError:  # it died just now; its supervisor is about to notice
+                await asyncio.sleep(0.05)
 
-    def disarm(self) -> None:
+    async def disarm(self) -> None:
         """No more faults."""
         for host in HOSTS:
-            with contextlib.suppress(OSError):  # it is dead just now, and its successor has none
-                self.arm(host)
+            await self.arm(host)
 
     def pagers(self, host: str) -> None:
         """Kill all of this host."""

@@ -70,7 +70,7 @@ async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = No
     roles = {"source": source, "target": target, "manager": HOSTS[0]}
     roles["other"] = next(host for host in HOSTS if host not in (source, target))
     for host in HOSTS:
-        cluster.arm(host, *(f"{one.point}=crash" for one in strikes if one.point and roles.get(one.role, host) == host))
+        await cluster.arm(host, *(f"{one.point}=crash" for one in strikes if one.point and roles.get(one.role, host) == host))
     moving = asyncio.create_task(cluster.migrate(target, VERDICT_S))
     striking = [
         asyncio.create_task(_strike(cluster, strike, roles.get(strike.role, source), watch, moving))
@@ -85,7 +85,7 @@ async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = No
     struck = await asyncio.gather(*striking, return_exceptions=True)
     problems += [f"the strike itself failed: {error!r}" for error in struck if isinstance(error, BaseException)]
     await settle(cluster, asked)
-    cluster.disarm()
+    await cluster.disarm()
     problems += await judge(cluster, asked)
     watch.look()
     problems += _memory_was_kept(cluster, strikes, watch)

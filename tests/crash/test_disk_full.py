@@ -40,7 +40,7 @@ async def cluster(running: Cluster) -> AsyncIterator[Cluster]:
         assert verdict.outcome is Outcome.DONE, verdict.reason
         assert await judge(running, None) == []
     yield running
-    running.disarm()
+    await running.disarm()
 
 
 async def until(holds: Callable[[], Awaitable[T]]) -> T:
@@ -53,12 +53,12 @@ async def until(holds: Callable[[], Awaitable[T]]) -> T:
 
 async def test_a_guest_whose_pages_cannot_be_swapped_out_goes_on_when_there_is_room(cluster: Cluster) -> None:
     before = await cluster.look()
-    cluster.arm("h1", DEVICE_FULL)
+    await cluster.arm("h1", DEVICE_FULL)
     checking = asyncio.create_task(cluster.verify(VERDICT_S))
     await asyncio.sleep(1.0)
     during = await cluster.look()
 
-    cluster.disarm()
+    await cluster.disarm()
     await checking
     problems = await judge(cluster, None)
 
@@ -70,7 +70,7 @@ async def test_a_guest_whose_pages_cannot_be_swapped_out_goes_on_when_there_is_r
 
 
 async def test_slots_come_home_when_there_is_room_again(cluster: Cluster) -> None:
-    cluster.arm("h2", DEVICE_FULL)
+    await cluster.arm("h2", DEVICE_FULL)
     verdict = await cluster.migrate("h2", VERDICT_S)
     assert verdict.outcome is Outcome.DONE, verdict.reason
 
@@ -80,7 +80,7 @@ async def test_slots_come_home_when_there_is_room_again(cluster: Cluster) -> Non
     trouble = await until(trouble_told)
     left = abroad(cluster.kept(), VM)
 
-    cluster.disarm()
+    await cluster.disarm()
     problems = await judge(cluster, Asked(source="h1", target="h2", verdict=verdict))
 
     assert trouble is not None
@@ -93,7 +93,7 @@ async def test_slots_come_home_when_there_is_room_again(cluster: Cluster) -> Non
 async def test_a_migration_waits_for_room_in_a_store(cluster: Cluster, host: str) -> None:
     """h1 is source, manager and arbiter; h2 the target; h3 has nothing to do with it."""
     list(cluster.news("*.log"))
-    cluster.arm(host, STORE_FULL)
+    await cluster.arm(host, STORE_FULL)
     moving = asyncio.create_task(cluster.migrate("h2", VERDICT_S))
 
     async def refusal_logged() -> bool:
@@ -103,7 +103,7 @@ async def test_a_migration_waits_for_room_in_a_store(cluster: Cluster, host: str
         assert await until(refusal_logged)
         assert not moving.done()
 
-    cluster.disarm()
+    await cluster.disarm()
     verdict = await moving
     problems = await judge(cluster, Asked(source="h1", target="h2", verdict=verdict))
 

@@ -41,8 +41,20 @@ vm = "web1"
 target = "h2"
 """
 
+MOVE = 'do = "migrate"\nvm'
+
+
+def _first(step: str) -> str:
+    """Another step before the move."""
+    return f"{step}\n[[step]]\n{MOVE}"
+
+
 MISTAKES = [
     # (text in GOOD, what stands there instead, key, found, allowed)
+    (MOVE, _first('do = "wait_moved"\nvm = "web1"'), "step[0].vm", '"web1", which no step before', "a wait after"),
+    (MOVE, _first('do = "clean"\nvm = "web1"\npages_per_s = -1'), "step[0].pages_per_s", "-1", "from 0"),
+    (MOVE, _first('do = "kill"\nwhat = "cat"\nhost = "h1"'), "step[0].what", '"cat"', '"node" or "pager"'),
+    (MOVE, _first('do = "kill"\nwhat = "node"\nhost = "h9"'), "step[0].host", '"h9"', '"h1", "h2"'),
     ('memory = "64MiB"\nresident', 'memory = "64 elephants"\nresident', "vm[0].memory", '"64 elephants"', "a size in bytes"),
     ('memory = "64MiB"\nresident', "memory = true\nresident", "vm[0].memory", "true", "a size in bytes"),
     ('memory = "64MiB"\nresident', "resident", "vm[0].memory", "nothing", "a size in bytes"),
