@@ -22,6 +22,7 @@ import attrs
 
 from actors.client import NoAnswer
 from actors.domain.placement import Placement
+from scenarios.errors import Failed
 from scenarios.timeline import Entry
 from swapferry.logs import log_errors_to_stderr
 from swapferry.signals import run_until_told
@@ -85,7 +86,8 @@ async def play(cluster: Cluster, seed: str, chosen: Sequence[Strike] | None = No
     struck = await asyncio.gather(*striking, return_exceptions=True)
     problems += [f"the strike itself failed: {error!r}" for error in struck if isinstance(error, BaseException)]
     await settle(cluster, asked)
-    await cluster.disarm()
+    with suppress(Failed):  # the judge will say it
+        await cluster.disarm()
     problems += await judge(cluster, asked)
     watch.look()
     problems += _memory_was_kept(cluster, strikes, watch)
